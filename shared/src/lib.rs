@@ -1,0 +1,36 @@
+//! What both sides of trawl must mean the same by.
+//!
+//! Knows no network, no database and no HTML. In reading order: the units that
+//! settings are written in, the URL and its canonical form, which URLs a crawl
+//! admits, the crawl's specification, what can become of a URL and when it is
+//! tried again, the lease, the page's records; then time, shutdown, logs, and
+//! text from the web made safe to print.
+
+pub mod units;
+
+pub mod url;
+
+pub mod scope;
+
+pub mod spec;
+
+pub mod outcome;
+
+pub mod backoff;
+
+pub mod lease;
+
+pub mod warc;
+
+pub mod page;
+
+pub mod clock;
+
+pub mod shutdown;
+
+pub mod telemetry;
+
+pub mod untrusted;
+
+/// This build's version, as it appears in logs, WARC files and the user agent.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

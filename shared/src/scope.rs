@@ -1,0 +1,245 @@
+//! Which URLs a crawl admits. The worker asks before it offers a link, the
+//! master before it believes the offer.
+
+use std::collections::{BTreeSet, HashSet};
+
+use regex::{Regex, RegexSet};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    spec::{CrawlSpec, SpecError},
+    url::CrawlUrl,
+};
+
+/// How far from its seeds a crawl may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScopeKind {
+    /// The host (and port) of a seed, by http or https.
+    #[default]
+    Host,
+    /// The registrable domain of a seed, with all its subdomains.
+    Domain,
+    /// Below the directory of a seed's path, on its host.
+    Prefix,
+    /// Anywhere.
+    Any,
+}
+
+/// Why a URL is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not where the seeds are.
+    #[error("outside the crawl's scope {0:?}")]
+    Outside(ScopeKind),
+    /// Include patterns are given, and none matches.
+    #[error("no include pattern matches")]
+    NotIncluded,
+    /// An exclude pattern matches.
+    #[error("excluded by the pattern {0:?}")]
+    Excluded(String),
+    /// Too many links away from a seed.
+    #[error("depth {depth} is beyond the limit of {max}")]
+    TooDeep {
+        /// Links from a seed.
+        depth: u32,
+        /// The crawl's limit.
+        max: u32,
+    },
+}
+
+/// A crawl's scope, ready to judge.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    kind: ScopeKind,
+    anchors: HashSet<String>,
+    prefixes: Vec<String>,
+    include: RegexSet,
+    exclude: RegexSet,
+    depth_max: Option<u32>,
+}
+
+impl ScopeKind {
+    /// What of a seed the scope hangs on; none for [`ScopeKind::Any`].
+    pub fn anchor(self, seed: &CrawlUrl) -> Option<String> {
+        match self {
+            Self::Host => Some(seed.authority().to_owned()),
+            Self::Domain => Some(seed.domain().to_owned()),
+            Self::Prefix => {
+                let path = seed.url().path();
+                let directory = path.rfind('/').map_or("/", |slash| &path[..=slash]);
+                Some(format!("{}{directory}", seed.authority()))
+            }
+            Self::Any => None,
+        }
+    }
+
+    /// The anchors of a crawl's seeds, each once.
+    pub fn anchors<'a>(self, seeds: impl IntoIterator<Item = &'a CrawlUrl>) -> BTreeSet<String> {
+        seeds
+            .into_iter()
+            .filter_map(|seed| self.anchor(seed))
+            .collect()
+    }
+}
+
+impl Scope {
+    /// The scope of `spec`, hanging on `anchors` (see [`ScopeKind::anchors`]).
+    ///
+    /// # Errors
+    /// If a pattern is not a regular expression.
+    pub fn new(
+        spec: &CrawlSpec,
+        anchors: impl IntoIterator<Item = String>,
+    ) -> Result<Self, SpecError> {
+        let anchors: Vec<String> = anchors.into_iter().collect();
+        let (prefixes, anchors) = match spec.scope {
+            ScopeKind::Prefix => (anchors, Vec::new()),
+            _ => (Vec::new(), anchors),
+        };
+        Ok(Self {
+            kind: spec.scope,
+            anchors: anchors.into_iter().collect(),
+            prefixes,
+            include: patterns("include", &spec.include)?,
+            exclude: patterns("exclude", &spec.exclude)?,
+            depth_max: spec.depth,
+        })
+    }
+
+    /// Whether a link at `depth` hops from a seed is admitted. Seeds themselves
+    /// always are, and need not be asked about.
+    ///
+    /// # Errors
+    /// With the rule that refuses it.
+    pub fn admit(&self, url: &CrawlUrl, depth: u32) -> Result<(), Refusal> {
+        if let Some(max) = self.depth_max
+            && depth > max
+        {
+            return Err(Refusal::TooDeep { depth, max });
+        }
+        let inside = match self.kind {
+            ScopeKind::Any => true,
+            ScopeKind::Host => self.anchors.contains(url.authority()),
+            ScopeKind::Domain => self.anchors.contains(url.domain()),
+            ScopeKind::Prefix => self.prefixes.iter().any(|prefix| {
+                prefix
+                    .strip_prefix(url.authority())
+                    .is_some_and(|directory| url.url().path().starts_with(directory))
+            }),
+        };
+        if !inside {
+            return Err(Refusal::Outside(self.kind));
+        }
+        if !self.include.is_empty() && !self.include.is_match(url.as_str()) {
+            return Err(Refusal::NotIncluded);
+        }
+        if let Some(first) = self.exclude.matches(url.as_str()).iter().next() {
+            return Err(Refusal::Excluded(self.exclude.patterns()[first].clone()));
+        }
+        Ok(())
+    }
+}
+
+fn patterns(key: &'static str, patterns: &[String]) -> Result<RegexSet, SpecError> {
+    for pattern in patterns {
+        Regex::new(pattern).map_err(|error| {
+            SpecError::new(
+                key,
+                pattern,
+                format!("a regular expression: {}", brief(&error)),
+            )
+        })?;
+    }
+    RegexSet::new(patterns).map_err(|error| SpecError::new(key, &patterns.join(" "), brief(&error)))
+}
+
+/// The last line of a regex error says what is wrong; those before draw it.
+fn brief(error: &regex::Error) -> String {
+    let text = error.to_string();
+    text.lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(kind: ScopeKind, seeds: &[&str], change: impl FnOnce(&mut CrawlSpec)) -> Scope {
+        let mut spec = CrawlSpec {
+            scope: kind,
+            ..CrawlSpec::default()
+        };
+        change(&mut spec);
+        let seeds: Vec<CrawlUrl> = seeds.iter().map(|s| s.parse().unwrap()).collect();
+        Scope::new(&spec, kind.anchors(&seeds)).unwrap()
+    }
+
+    fn admits(scope: &Scope, url: &str) -> bool {
+        scope.admit(&url.parse().unwrap(), 1).is_ok()
+    }
+
+    #[test]
+    fn host_means_name_and_port_by_either_scheme() {
+        let scope = scope(ScopeKind::Host, &["http://a.example/x"], |_| {});
+        assert!(admits(&scope, "https://a.example/y"));
+        assert!(!admits(&scope, "http://a.example:8080/"));
+        assert!(!admits(&scope, "http://www.a.example/"));
+    }
+
+    #[test]
+    fn domain_means_the_registrable_one() {
+        let scope = scope(ScopeKind::Domain, &["http://www.example.co.uk/"], |_| {});
+        assert!(admits(&scope, "http://shop.example.co.uk:81/"));
+        assert!(!admits(&scope, "http://other.co.uk/"));
+    }
+
+    #[test]
+    fn prefix_means_below_the_seeds_directory() {
+        let scope = scope(
+            ScopeKind::Prefix,
+            &["http://a.example/docs/index.html"],
+            |_| {},
+        );
+        assert!(admits(&scope, "http://a.example/docs/b/c.html"));
+        assert!(admits(&scope, "http://a.example/docs/"));
+        assert!(!admits(&scope, "http://a.example/docsx"));
+        assert!(!admits(&scope, "http://a.example.evil.example/docs/"));
+    }
+
+    #[test]
+    fn patterns_and_depth_narrow_any_scope() {
+        let scope = scope(ScopeKind::Any, &["http://a.example/"], |spec| {
+            spec.include = vec![r"\.html$".into()];
+            spec.exclude = vec!["private".into()];
+            spec.depth = Some(3);
+        });
+        assert!(admits(&scope, "http://b.example/x.html"));
+        let refusal = |url: &str, depth| scope.admit(&url.parse().unwrap(), depth).unwrap_err();
+        assert_eq!(refusal("http://b.example/x.pdf", 1), Refusal::NotIncluded);
+        assert_eq!(
+            refusal("http://b.example/private/x.html", 1),
+            Refusal::Excluded("private".into())
+        );
+        assert_eq!(
+            refusal("http://b.example/x.html", 4),
+            Refusal::TooDeep { depth: 4, max: 3 }
+        );
+    }
+
+    #[test]
+    fn a_bad_pattern_names_itself() {
+        let spec = CrawlSpec {
+            exclude: vec!["a(b".into()],
+            ..CrawlSpec::default()
+        };
+        let error = Scope::new(&spec, []).unwrap_err().to_string();
+        assert!(
+            error.contains("exclude") && error.contains("a(b") && error.contains("unclosed"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,398 @@
+//! The crawl specification: everything that a person decides about one crawl.
+//!
+//! The same struct is the crawl's part of `crawl.toml`, the target of the
+//! command line's options, and what travels to workers as JSON. Unknown keys are
+//! refused. `docs/configuration.md` tells what each key means; a test holds the
+//! two together.
+
+use std::{collections::HashSet, fmt};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::{
+    VERSION,
+    scope::{Scope, ScopeKind},
+    units::{Size, Span},
+};
+
+/// A crawl's specification.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CrawlSpec {
+    /// How far from its seeds the crawl may go.
+    pub scope: ScopeKind,
+    /// Regular expressions; if any are given, a URL must match one.
+    pub include: Vec<String>,
+    /// Regular expressions; a URL that matches one is not fetched.
+    pub exclude: Vec<String>,
+    /// Links from a seed to the furthest page fetched; none for no limit.
+    pub depth: Option<u32>,
+    /// Pages fetched at most (redirects do not count); none for no limit.
+    pub pages: Option<u64>,
+    /// Pages fetched of one host at most; none for no limit.
+    pub pages_per_host: Option<u64>,
+    /// Which elements' links are followed.
+    pub follow: Vec<LinkKind>,
+    /// Redirects followed one after the other.
+    pub redirects: u32,
+
+    /// The wait after a fetch of a host ended before its next one starts.
+    pub delay: Span,
+    /// Whether robots.txt is obeyed.
+    pub robots: RobotsPolicy,
+    /// What the crawler calls itself. Its first word, up to a slash, is the name
+    /// that robots.txt rules are looked up by.
+    pub user_agent: String,
+    /// The proxy that all fetches go through; none for none. The environment's
+    /// proxy variables are never used.
+    pub proxy: Option<String>,
+    /// Networks outside the public internet that may be fetched from.
+    pub allow_net: Vec<IpNet>,
+
+    /// Tries of one URL at most, the first included.
+    pub attempts: u32,
+    /// The wait before the second try; it doubles from try to try, and up to as
+    /// much again is added by chance.
+    pub retry_wait: Span,
+    /// The longest wait between two tries.
+    pub retry_wait_max: Span,
+    /// The longest a connection may take to stand, TLS included.
+    pub connect_timeout: Span,
+    /// The longest that a host may send nothing.
+    pub read_timeout: Span,
+    /// The longest that one fetch may take in all.
+    pub fetch_timeout: Span,
+    /// Bytes of a body, after content decoding, that are kept. A longer body is
+    /// cut there and its page marked as truncated.
+    pub body_limit: Size,
+
+    /// Charsets tried in order on pages that declare none.
+    pub charsets: Vec<String>,
+    /// Fields to extract from pages.
+    pub extract: Vec<ExtractRule>,
+}
+
+/// Whether robots.txt is obeyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RobotsPolicy {
+    /// It is fetched first, and followed (RFC 9309).
+    #[default]
+    Obey,
+    /// It is not even fetched.
+    Ignore,
+}
+
+/// Where a link stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// `<a href>`
+    A,
+    /// `<area href>`
+    Area,
+    /// `<iframe src>`
+    Iframe,
+    /// `<frame src>`
+    Frame,
+    /// `<link rel=next href>`
+    LinkNext,
+    /// `<link rel=canonical href>`
+    LinkCanonical,
+    /// `<link rel=alternate href>`
+    LinkAlternate,
+    /// `<meta http-equiv=refresh content="…; url=…">`
+    MetaRefresh,
+}
+
+/// One field to extract from every page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractRule {
+    /// The field's name in the page's JSON.
+    pub name: String,
+    /// A CSS selector.
+    pub select: String,
+    /// The attribute whose value is taken; without it, the element's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribute: Option<String>,
+    /// Whether the field is a list of all matches, or the first match alone.
+    #[serde(default)]
+    pub many: bool,
+}
+
+/// A setting that cannot be: its key, its value, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct SpecError {
+    key: &'static str,
+    value: String,
+    allowed: String,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} = {:?} cannot be: {}",
+            self.key, self.value, self.allowed
+        )
+    }
+}
+
+impl SpecError {
+    /// `key`, with its `value`, cannot be; `allowed` says what can.
+    pub fn new(key: &'static str, value: impl ToString, allowed: impl Into<String>) -> Self {
+        Self {
+            key,
+            value: value.to_string(),
+            allowed: allowed.into(),
+        }
+    }
+}
+
+impl Default for CrawlSpec {
+    fn default() -> Self {
+        Self {
+            scope: ScopeKind::Host,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            depth: None,
+            pages: None,
+            pages_per_host: None,
+            follow: vec![LinkKind::A, LinkKind::Area],
+            redirects: 5,
+            delay: Span::secs(1),
+            robots: RobotsPolicy::Obey,
+            user_agent: format!("trawl/{VERSION}"),
+            proxy: None,
+            allow_net: Vec::new(),
+            attempts: 3,
+            retry_wait: Span::secs(5),
+            retry_wait_max: Span::secs(300),
+            connect_timeout: Span::secs(5),
+            read_timeout: Span::secs(10),
+            fetch_timeout: Span::secs(30),
+            body_limit: Size::mib(10),
+            charsets: Vec::new(),
+            extract: Vec::new(),
+        }
+    }
+}
+
+/// The longest delay, wait or timeout that a crawl may ask for.
+const SPAN_MAX: Span = Span::secs(24 * 60 * 60);
+
+/// The largest body that a crawl may ask to keep.
+const BODY_LIMIT_MAX: Size = Size::mib(1024);
+
+impl CrawlSpec {
+    /// Reads a specification as it travels: JSON with the keys of `crawl.toml`.
+    ///
+    /// # Errors
+    /// If it is not that, or has a setting that cannot be.
+    pub fn from_json(json: &str) -> Result<Self, String> {
+        let spec: Self = serde_json::from_str(json)
+            .map_err(|error| format!("the crawl's specification cannot be read: {error}"))?;
+        spec.validate().map_err(|error| error.to_string())?;
+        Ok(spec)
+    }
+
+    /// The specification as it travels.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and lists of them always have a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The name that robots.txt rules are looked up by.
+    pub fn product_token(&self) -> &str {
+        let end = self
+            .user_agent
+            .find(|c: char| !is_token(c))
+            .unwrap_or(self.user_agent.len());
+        &self.user_agent[..end]
+    }
+
+    /// Checks what can be checked without HTML and network.
+    ///
+    /// # Errors
+    /// With the first setting that cannot be.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        Scope::new(self, [])?;
+        at_least("pages", self.pages, 1)?;
+        at_least("pages_per_host", self.pages_per_host, 1)?;
+        at_least("attempts", Some(u64::from(self.attempts)), 1)?;
+        if self.attempts > 20 {
+            return Err(SpecError::new(
+                "attempts",
+                self.attempts,
+                "1 to 20 tries are allowed",
+            ));
+        }
+        if self.redirects > 20 {
+            return Err(SpecError::new(
+                "redirects",
+                self.redirects,
+                "0 to 20 are allowed",
+            ));
+        }
+        for (key, span, least) in [
+            ("delay", self.delay, Span::secs(0)),
+            ("retry_wait", self.retry_wait, Span::secs(0)),
+            ("retry_wait_max", self.retry_wait_max, self.retry_wait),
+            ("connect_timeout", self.connect_timeout, Span::millis(1)),
+            ("read_timeout", self.read_timeout, Span::millis(1)),
+            ("fetch_timeout", self.fetch_timeout, Span::millis(1)),
+        ] {
+            if span < least || span > SPAN_MAX {
+                return Err(SpecError::new(
+                    key,
+                    span,
+                    format!("{least} to {SPAN_MAX} is allowed"),
+                ));
+            }
+        }
+        if self.body_limit < Size::bytes(1024) || self.body_limit > BODY_LIMIT_MAX {
+            return Err(SpecError::new(
+                "body_limit",
+                self.body_limit,
+                format!("1 KiB to {BODY_LIMIT_MAX} is allowed"),
+            ));
+        }
+        if self.product_token().is_empty()
+            || self.user_agent.len() > 256
+            || !self.user_agent.bytes().all(|b| matches!(b, b' '..=b'~'))
+        {
+            return Err(SpecError::new(
+                "user_agent",
+                &self.user_agent,
+                "it starts with a name of letters, `-` and `_`, such as \
+                 \"mybot/1.0 (+https://example.org/bot)\", and has at most 256 ASCII characters",
+            ));
+        }
+        if let Some(proxy) = &self.proxy {
+            let scheme = Url::parse(proxy).map(|url| url.scheme().to_owned());
+            if !matches!(
+                scheme.as_deref(),
+                Ok("http" | "https" | "socks5" | "socks5h")
+            ) {
+                return Err(SpecError::new(
+                    "proxy",
+                    proxy,
+                    "a URL such as http://host:3128 or socks5://host:1080 is allowed",
+                ));
+            }
+        }
+        let mut names = HashSet::new();
+        for rule in &self.extract {
+            if rule.name.is_empty() || !names.insert(&rule.name) {
+                return Err(SpecError::new(
+                    "extract.name",
+                    &rule.name,
+                    "each field needs a name of its own",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_token(c: char) -> bool {
+    c.is_ascii_alphabetic() || matches!(c, '-' | '_')
+}
+
+fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SpecError> {
+    match value {
+        Some(value) if value < least => Err(SpecError::new(
+            key,
+            value,
+            format!("{least} or more is allowed"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_polite() {
+        let spec = CrawlSpec::default();
+        spec.validate().unwrap();
+        assert_eq!(spec.robots, RobotsPolicy::Obey);
+        assert_eq!(spec.delay, Span::secs(1));
+        assert_eq!(spec.product_token(), "trawl");
+    }
+
+    #[test]
+    fn a_specification_survives_the_wire() {
+        let spec = CrawlSpec {
+            depth: Some(4),
+            delay: Span::millis(1_500),
+            body_limit: Size::bytes(1_234_567),
+            allow_net: vec!["127.0.0.0/8".parse().unwrap()],
+            extract: vec![ExtractRule {
+                name: "heading".into(),
+                select: "h1".into(),
+                attribute: None,
+                many: true,
+            }],
+            ..CrawlSpec::default()
+        };
+        assert_eq!(CrawlSpec::from_json(&spec.to_json()).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_names_key_value_and_what_can() {
+        let error = |change: fn(&mut CrawlSpec)| {
+            let mut spec = CrawlSpec::default();
+            change(&mut spec);
+            spec.validate().unwrap_err().to_string()
+        };
+        for (error, parts) in [
+            (
+                error(|s| s.attempts = 0),
+                ["attempts", "\"0\"", "1 or more"],
+            ),
+            (
+                error(|s| s.pages = Some(0)),
+                ["pages", "\"0\"", "1 or more"],
+            ),
+            (
+                error(|s| s.delay = Span::secs(90_000)),
+                ["delay", "25h", "0s to 24h"],
+            ),
+            (
+                error(|s| s.body_limit = Size::bytes(1)),
+                ["body_limit", "1 B", "1 KiB"],
+            ),
+            (
+                error(|s| s.user_agent = "0bot".into()),
+                ["user_agent", "0bot", "letters"],
+            ),
+            (
+                error(|s| s.proxy = Some("ftp://x".into())),
+                ["proxy", "ftp://x", "socks5://"],
+            ),
+            (
+                error(|s| s.include = vec!["[".into()]),
+                ["include", "\"[\"", "regular expression"],
+            ),
+        ] {
+            for part in parts {
+                assert!(error.contains(part), "{error:?} should contain {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let error = CrawlSpec::from_json(r#"{"dealy":"1s"}"#).unwrap_err();
+        assert!(
+            error.contains("dealy") && error.contains("delay"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! A page in, outlinks and fields out.
