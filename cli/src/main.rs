@@ -1,2 +1,62 @@
-//! x
-fn main() {}
+//! trawl, a distributed web crawler: the one program. It reads the command line,
+//! calls, prints, and chooses the exit code; nothing else is decided here.
+
+mod crawl;
+mod exit;
+mod export;
+mod options;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{Exit, Failure};
+
+/// A web crawler that loses nothing, fetches nothing twice, and hurts no site.
+#[derive(Debug, Parser)]
+#[command(name = "trawl", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Write logs as JSON, one object a line. What is logged is chosen by the
+    /// environment variable TRAWL_LOG, such as TRAWL_LOG=info [default: warn]
+    #[arg(long, global = true)]
+    log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Crawl from one or more URLs, or go on with a crawl that was interrupted
+    Crawl(crawl::CrawlArgs),
+    /// Write a crawl's pages as JSON lines, WARC, CDXJ or BSON
+    Export(export::ExportArgs),
+    /// Print a stored page
+    Page(export::PageArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = trawl_shared::telemetry::start(cli.log_json).map_err(Failure::usage).and_then(|()| {
+        match cli.command {
+            Command::Crawl(args) => crawl::run(args),
+            Command::Export(args) => export::export(&args),
+            Command::Page(args) => export::page(&args),
+        }
+    });
+    ended
+        .unwrap_or_else(|failure: Failure| {
+            render::error(&failure.message);
+            failure.exit
+        })
+        .into()
+}
+
+/// A fixed choice where the real one depends on the crawl.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        let full = error.kind() == std::io::ErrorKind::StorageFull;
+        Self::new(if full { Exit::DiskFull } else { Exit::Failed }, error)
+    }
+}

@@ -1,1 +1,22 @@
 //! trawl's master: owns the frontier, the visited set and the page store.
+//!
+//! In reading order: `api` takes messages in, `crawl` is the one owner of state
+//! behind them, `frontier` decides, `store` and `pages` keep, `export` hands out.
+
+pub mod server;
+
+pub mod api;
+
+pub mod crawl;
+
+pub mod frontier;
+
+pub mod store;
+
+pub mod data_dir;
+
+pub mod pages;
+
+pub mod export;
+
+pub mod archive;

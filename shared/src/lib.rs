@@ -10,6 +10,8 @@ pub mod units;
 
 pub mod url;
 
+pub mod known;
+
 pub mod scope;
 
 pub mod spec;

@@ -185,7 +185,23 @@ impl Default for CrawlSpec {
 const SPAN_MAX: Span = Span::secs(24 * 60 * 60);
 
 /// The largest body that a crawl may ask to keep.
-const BODY_LIMIT_MAX: Size = Size::mib(1024);
+pub const BODY_LIMIT_MAX: Size = Size::mib(256);
+
+/// The deepest limit that a crawl may set; counts are kept for each depth.
+const DEPTH_MAX: u32 = 10_000;
+
+/// Checks a crawl's name, which also names its directory.
+///
+/// # Errors
+/// If it cannot be.
+pub fn check_name(name: &str) -> Result<(), SpecError> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(fits) {
+        let allowed = "1 to 64 letters, digits, `-`, `_` and `.` are allowed, no `.` first";
+        return Err(SpecError::new("name", name, allowed));
+    }
+    Ok(())
+}
 
 impl CrawlSpec {
     /// Reads a specification as it travels: JSON with the keys of `crawl.toml`.
@@ -229,6 +245,12 @@ impl CrawlSpec {
                 self.attempts,
                 "1 to 20 tries are allowed",
             ));
+        }
+        if let Some(depth) = self.depth
+            && depth > DEPTH_MAX
+        {
+            let allowed = format!("0 to {DEPTH_MAX} is allowed");
+            return Err(SpecError::new("depth", depth, allowed));
         }
         if self.redirects > 20 {
             return Err(SpecError::new(

@@ -1,11 +1,69 @@
 //! A URL in, a page or a reason out.
+//!
+//! [`Fetch`] is the seam: [`HttpFetcher`] asks the network, tests and simulations
+//! hand out pages they have. Whatever the network sends is data, and ends in a
+//! [`Page`] or a [`FetchError`] within the crawl's limits of time and size.
+//! Which URL may be fetched when, and what a status means, is decided elsewhere.
 
-use std::{net::SocketAddr, time::Duration};
+mod body;
+mod cause;
+mod coding;
+mod deadline;
+mod error;
+mod guard;
+mod http;
+mod resolve;
+mod robots;
 
+#[cfg(test)]
+mod testing;
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use ::http::{HeaderMap, Version, header::RETRY_AFTER};
 use bytes::Bytes;
-use http::{HeaderMap, Version};
 use jiff::Timestamp;
 use trawl_shared::{page::Truncated, url::CrawlUrl};
+
+pub use self::{
+    body::RATE_MIN,
+    error::{FetchError, Timeout},
+    guard::{Guard, is_public},
+    http::HttpFetcher,
+    resolve::Resolver,
+    robots::{RobotsCache, Rules, fetch_rules},
+};
+
+/// The longest wait that a host can ask for. Longer ones are cut to it.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Fetches URLs. Clones share what they have open.
+pub trait Fetch: Clone + Send + Sync + 'static {
+    /// Fetches one URL, as it stands: no redirect is followed. Dropping the
+    /// future gives the fetch up.
+    ///
+    /// # Errors
+    /// If no answer could be had, or not a whole one. Any status is an answer.
+    fn get(&self, url: &CrawlUrl) -> impl Future<Output = Result<Page, FetchError>> + Send;
+
+    /// As [`Fetch::get`], but keeps at least `bytes` of the body, whatever the
+    /// crawl's limit: for files that mislead when they are cut.
+    ///
+    /// # Errors
+    /// As [`Fetch::get`].
+    fn get_at_least(
+        &self,
+        url: &CrawlUrl,
+        bytes: usize,
+    ) -> impl Future<Output = Result<Page, FetchError>> + Send {
+        let _ = bytes;
+        self.get(url)
+    }
+}
 
 /// What a host answered, whatever the status.
 #[derive(Clone, Debug)]
@@ -32,4 +90,52 @@ pub struct Page {
     pub fetched_at: Timestamp,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+/// How long the host asks us to wait: the Retry-After header, in seconds or as a
+/// date, at most a day. A date that is past asks for no wait.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Only a number that is far too long cannot be read.
+        text.parse().map_or(WAIT_MAX, Duration::from_secs)
+    } else {
+        let until = httpdate::parse_http_date(text).ok()?;
+        until.duration_since(SystemTime::try_from(now).ok()?).unwrap_or_default()
+    };
+    Some(wait.min(WAIT_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        let wait = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, now).map(|wait| wait.as_secs())
+        };
+        for (text, secs) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("86401", Some(86_400)),
+            ("99999999999999999999999999", Some(86_400)),
+            ("Mon, 23 Nov 2026 12:01:30 GMT", Some(90)),
+            ("Monday, 23-Nov-26 12:01:30 GMT", Some(90)),
+            ("Mon Nov 23 12:01:30 2026", Some(90)),
+            ("Mon, 23 Nov 2026 11:00:00 GMT", Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("120, 60", None),
+        ] {
+            assert_eq!(wait(text), secs, "{text:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
 }

@@ -1,0 +1,66 @@
+//! Exit codes, and the errors that lead to them. `docs/operations.md` lists them.
+
+use std::{fmt, process::ExitCode};
+
+use trawl_master::{crawl::CrawlError, server::StartError};
+use trawl_shared::shutdown::EXIT_INTERRUPTED;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All went well.
+    Done = 0,
+    /// Something failed that none of the others tells.
+    Failed = 1,
+    /// The command line or a settings file is wrong.
+    Usage = 2,
+    /// The crawl ended, and no page could be fetched.
+    NothingFetched = 3,
+    /// The data directory cannot be used.
+    DataDir = 4,
+    /// The disk is full.
+    DiskFull = 5,
+    /// Stopped by a signal.
+    Interrupted = EXIT_INTERRUPTED as isize,
+}
+
+/// An error with the exit code that it leads to.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let exit = match &error {
+            error if error.is_disk_full() => Exit::DiskFull,
+            StartError::Thread(_) => Exit::Failed,
+            StartError::DataDir(_) | StartError::Frontier(_) => Exit::DataDir,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<CrawlError> for Failure {
+    fn from(error: CrawlError) -> Self {
+        let exit = if error.is_disk_full() { Exit::DiskFull } else { Exit::DataDir };
+        Self::new(exit, error)
+    }
+}

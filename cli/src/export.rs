@@ -1,0 +1,164 @@
+//! Reading what a crawl has stored: exports, and single pages.
+
+use std::{
+    io::{Write, stdout},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+use trawl_master::{
+    archive::{Archive, ArchiveError, Found},
+    export::{self as pages, ExportError, Format},
+};
+use trawl_shared::{units::Size, untrusted::Untrusted, url::CrawlUrl};
+
+use crate::exit::{Exit, Failure};
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// The data directory of the crawl
+    #[arg(long, value_name = "DIR", default_value = "trawl-data")]
+    data: PathBuf,
+
+    /// The crawl, if the data directory holds several
+    #[arg(long, value_name = "NAME")]
+    crawl: Option<String>,
+
+    /// What to write
+    #[arg(long, value_enum)]
+    format: FormatOption,
+
+    /// The file to write; for warc, an existing directory (or a path that ends in
+    /// `/`) takes the segments as they are
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatOption {
+    /// One JSON object a line for every URL that was answered
+    Jsonl,
+    /// WARC/1.1, a gzip member a record
+    Warc,
+    /// The sorted index of the WARC segments
+    Cdxj,
+    /// Documents {_id, url, page} for mongorestore, page compressed by zlib
+    Bson,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PageArgs {
+    /// The page's URL
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// The data directory of the crawl
+    #[arg(long, value_name = "DIR", default_value = "trawl-data")]
+    data: PathBuf,
+
+    /// The crawl, if the data directory holds several
+    #[arg(long, value_name = "NAME")]
+    crawl: Option<String>,
+
+    /// What of the page to print
+    #[arg(long, value_enum, default_value = "body")]
+    show: ShowOption,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ShowOption {
+    /// The body, decompressed, otherwise as it was served
+    Body,
+    /// The status line and the headers of the answer
+    Headers,
+    /// What the export to JSON lines says of it
+    Json,
+}
+
+/// Writes a crawl's pages.
+pub(crate) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
+    let archive = Archive::open(&args.data)?;
+    let crawl = archive.crawl(args.crawl.as_deref())?;
+    let format = match args.format {
+        FormatOption::Jsonl => Format::Jsonl,
+        FormatOption::Warc => Format::Warc,
+        FormatOption::Cdxj => Format::Cdxj,
+        FormatOption::Bson => Format::Bson,
+    };
+    let done = pages::export(
+        &crawl.directory,
+        &crawl.name,
+        crawl.committed,
+        format,
+        &args.out,
+        args.force,
+    )?;
+    writeln!(
+        stdout(),
+        "{} pages, {} written to {}",
+        done.pages,
+        Size::bytes(done.bytes),
+        args.out.display()
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Prints a page.
+pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
+    let url = CrawlUrl::parse(&args.url)
+        .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(&args.url))))?;
+    let archive = Archive::open(&args.data)?;
+    let crawl = archive.crawl(args.crawl.as_deref())?;
+    let page = match archive.find(&crawl, &url)? {
+        Found::Page(page) => page,
+        Found::Unknown => return Err(absent(&url, "the crawl never heard of it")),
+        Found::Pending => return Err(absent(&url, "it is still waiting to be fetched")),
+        Found::Ended(detail) => return Err(absent(&url, &Untrusted(&detail).to_string())),
+    };
+    let mut out = stdout().lock();
+    match args.show {
+        ShowOption::Body => {
+            let meta = page.meta().map_err(ArchiveError::from)?;
+            out.write_all(&page.body(&meta).map_err(ArchiveError::from)?)?;
+        }
+        ShowOption::Headers => {
+            let response = page.response().map_err(ArchiveError::from)?;
+            writeln!(out, "{}", Untrusted(&response.status_line))?;
+            for (name, value) in &response.headers {
+                let value = String::from_utf8_lossy(value);
+                writeln!(out, "{}: {}", Untrusted(name), Untrusted(&value))?;
+            }
+        }
+        ShowOption::Json => {
+            let meta = page.meta().map_err(ArchiveError::from)?;
+            let text = serde_json::to_string_pretty(&meta);
+            writeln!(out, "{}", text.map_err(|error| Failure::new(Exit::Failed, error))?)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn absent(url: &CrawlUrl, why: &str) -> Failure {
+    Failure::new(Exit::Failed, format!("there is no page {url}: {why}"))
+}
+
+impl From<ArchiveError> for Failure {
+    fn from(error: ArchiveError) -> Self {
+        let exit = match error {
+            ArchiveError::NoSuchCrawl { .. } | ArchiveError::WhichCrawl { .. } => Exit::Usage,
+            _ => Exit::DataDir,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        let exit = if error.is_disk_full() { Exit::DiskFull } else { Exit::Failed };
+        Self::new(exit, error)
+    }
+}

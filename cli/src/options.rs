@@ -1,0 +1,358 @@
+//! The crawl's options: on the command line, and in `crawl.toml`. An option given
+//! on the command line wins over the file, and the file over the default.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use toml::de::DeTable;
+use trawl_shared::{
+    scope::ScopeKind,
+    spec::{CrawlSpec, LinkKind, RobotsPolicy},
+    units::{Size, Span},
+    url::CrawlUrl,
+};
+
+use crate::exit::Failure;
+
+/// What a crawl starts from and how it goes about it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct CrawlOptions {
+    /// Seeds: the URLs to start from, such as https://example.org/
+    #[arg(value_name = "URL")]
+    pub(crate) seeds: Vec<String>,
+
+    /// Read options from a file; its keys are these options' names, with `_` for `-`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Name of the crawl; one data directory can hold several [default: default]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    /// How far from the seeds to go: their host, their registrable domain, below
+    /// their directory, or anywhere [default: host]
+    #[arg(long, value_enum, help_heading = "Scope")]
+    scope: Option<ScopeOption>,
+
+    /// Fetch only URLs that match this regular expression; may be repeated
+    #[arg(long, value_name = "REGEX", help_heading = "Scope")]
+    include: Vec<String>,
+
+    /// Do not fetch URLs that match this regular expression; may be repeated
+    #[arg(long, value_name = "REGEX", help_heading = "Scope")]
+    exclude: Vec<String>,
+
+    /// Links from a seed to the furthest page [default: no limit]
+    #[arg(long, value_name = "LINKS", help_heading = "Scope")]
+    depth: Option<u32>,
+
+    /// Pages to fetch at most; redirects do not count [default: no limit]
+    #[arg(long, value_name = "PAGES", help_heading = "Scope")]
+    pages: Option<u64>,
+
+    /// Pages to fetch of one host at most [default: no limit]
+    #[arg(long, value_name = "PAGES", help_heading = "Scope")]
+    pages_per_host: Option<u64>,
+
+    /// Elements whose links to follow, separated by commas [default: a,area]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS", help_heading = "Scope")]
+    follow: Vec<FollowOption>,
+
+    /// Redirects to follow one after the other [default: 5]
+    #[arg(long, value_name = "HOPS", help_heading = "Scope")]
+    redirects: Option<u32>,
+
+    /// Wait between two fetches of a host; robots.txt may ask for more [default: 1s]
+    #[arg(long, value_name = "DURATION", help_heading = "Politeness")]
+    delay: Option<Span>,
+
+    /// Whether to obey robots.txt [default: obey]
+    #[arg(long, value_enum, help_heading = "Politeness")]
+    robots: Option<RobotsOption>,
+
+    /// What to call itself; robots.txt rules are looked up by its first word
+    /// [default: trawl/VERSION]
+    #[arg(long, value_name = "TEXT", help_heading = "Politeness")]
+    user_agent: Option<String>,
+
+    /// Fetch through this proxy (http, https, socks5 or socks5h); proxy variables
+    /// of the environment are not used [default: none]
+    #[arg(long, value_name = "URL", help_heading = "Network")]
+    proxy: Option<String>,
+
+    /// Allow fetching from this network, although it is not the public internet;
+    /// may be repeated [default: none]
+    #[arg(long, value_name = "CIDR", help_heading = "Network")]
+    allow_net: Vec<ipnet::IpNet>,
+
+    /// Longest time for a connection to stand, TLS included [default: 5s]
+    #[arg(long, value_name = "DURATION", help_heading = "Network")]
+    connect_timeout: Option<Span>,
+
+    /// Longest time for a host to send nothing [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Network")]
+    read_timeout: Option<Span>,
+
+    /// Longest time for one fetch in all [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Network")]
+    fetch_timeout: Option<Span>,
+
+    /// Bytes of a body to keep, after decompression; the rest is cut off
+    /// [default: 10MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Network")]
+    body_limit: Option<Size>,
+
+    /// Tries of one URL at most, the first included [default: 3]
+    #[arg(long, value_name = "TRIES", help_heading = "Retries")]
+    attempts: Option<u32>,
+
+    /// Wait before the second try; it doubles from try to try, and up to as much
+    /// again is added by chance [default: 5s]
+    #[arg(long, value_name = "DURATION", help_heading = "Retries")]
+    retry_wait: Option<Span>,
+
+    /// Longest wait between two tries [default: 5m]
+    #[arg(long, value_name = "DURATION", help_heading = "Retries")]
+    retry_wait_max: Option<Span>,
+
+    /// Charsets to try on pages that declare none, separated by commas, such as
+    /// utf-8,gbk [default: none, the charset is guessed]
+    #[arg(long, value_delimiter = ',', value_name = "CHARSETS", help_heading = "Text")]
+    charsets: Vec<String>,
+}
+
+/// [`ScopeKind`], as an option.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ScopeOption {
+    Host,
+    Domain,
+    Prefix,
+    Any,
+}
+
+/// [`RobotsPolicy`], as an option.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RobotsOption {
+    Obey,
+    Ignore,
+}
+
+/// [`LinkKind`], as an option.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FollowOption {
+    A,
+    Area,
+    Iframe,
+    Frame,
+    LinkNext,
+    LinkCanonical,
+    LinkAlternate,
+    MetaRefresh,
+}
+
+/// The keys of `crawl.toml` beside those of the specification.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RunKeys {
+    seeds: Vec<String>,
+    name: Option<String>,
+    data: Option<PathBuf>,
+    lanes: Option<usize>,
+}
+
+/// Their names.
+const RUN_KEYS: [&str; 4] = ["seeds", "name", "data", "lanes"];
+
+/// A crawl to run, from the file and the command line.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) seeds: Vec<CrawlUrl>,
+    pub(crate) name: String,
+    pub(crate) spec: CrawlSpec,
+    /// The file's data directory.
+    pub(crate) data: Option<PathBuf>,
+    /// The file's number of lanes.
+    pub(crate) lanes: Option<usize>,
+}
+
+impl CrawlOptions {
+    /// Puts the file and the options together, and checks them.
+    ///
+    /// # Errors
+    /// With the setting that cannot be.
+    pub(crate) fn resolve(self) -> Result<Resolved, Failure> {
+        let (run, spec) = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Default::default(),
+        };
+        let seeds = run.seeds.iter().chain(&self.seeds).map(|seed| parse_seed(seed));
+        let seeds: Vec<CrawlUrl> = seeds.collect::<Result<_, _>>()?;
+        if seeds.is_empty() {
+            return Err(Failure::usage(
+                "no URL to start from; name one, such as: trawl crawl https://example.org/",
+            ));
+        }
+        let name = self.name.clone().or(run.name).unwrap_or_else(|| "default".to_owned());
+        trawl_shared::spec::check_name(&name).map_err(Failure::usage)?;
+        let spec = self.over(spec);
+        spec.validate().map_err(Failure::usage)?;
+        // What only a worker can judge: selectors and charset labels.
+        trawl_worker::parse::Parser::new(&spec).map_err(Failure::usage)?;
+        Ok(Resolved { seeds, name, spec, data: run.data, lanes: run.lanes })
+    }
+
+    /// The specification with the options that were given.
+    fn over(self, spec: CrawlSpec) -> CrawlSpec {
+        let given = |list: Vec<String>, otherwise| if list.is_empty() { otherwise } else { list };
+        CrawlSpec {
+            scope: self.scope.map_or(spec.scope, Into::into),
+            include: given(self.include, spec.include),
+            exclude: given(self.exclude, spec.exclude),
+            depth: self.depth.or(spec.depth),
+            pages: self.pages.or(spec.pages),
+            pages_per_host: self.pages_per_host.or(spec.pages_per_host),
+            follow: match self.follow.is_empty() {
+                true => spec.follow,
+                false => self.follow.into_iter().map(Into::into).collect(),
+            },
+            redirects: self.redirects.unwrap_or(spec.redirects),
+            delay: self.delay.unwrap_or(spec.delay),
+            robots: self.robots.map_or(spec.robots, Into::into),
+            user_agent: self.user_agent.unwrap_or(spec.user_agent),
+            proxy: self.proxy.or(spec.proxy),
+            allow_net: match self.allow_net.is_empty() {
+                true => spec.allow_net,
+                false => self.allow_net,
+            },
+            attempts: self.attempts.unwrap_or(spec.attempts),
+            retry_wait: self.retry_wait.unwrap_or(spec.retry_wait),
+            retry_wait_max: self.retry_wait_max.unwrap_or(spec.retry_wait_max),
+            connect_timeout: self.connect_timeout.unwrap_or(spec.connect_timeout),
+            read_timeout: self.read_timeout.unwrap_or(spec.read_timeout),
+            fetch_timeout: self.fetch_timeout.unwrap_or(spec.fetch_timeout),
+            body_limit: self.body_limit.unwrap_or(spec.body_limit),
+            charsets: given(self.charsets, spec.charsets),
+            extract: spec.extract,
+        }
+    }
+}
+
+fn parse_seed(seed: &str) -> Result<CrawlUrl, Failure> {
+    CrawlUrl::parse(seed).map_err(|error| {
+        let seed = trawl_shared::untrusted::Untrusted(seed);
+        Failure::usage(format!("cannot start from \"{seed}\": {error}"))
+    })
+}
+
+/// Reads a settings file. Its errors name the file, the line and the key.
+fn read_file(path: &Path) -> Result<(RunKeys, CrawlSpec), Failure> {
+    let in_file = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| in_file(&format_args!("cannot be read: {error}")))?;
+    let run: RunKeys = toml::from_str(&text).map_err(|error| in_file(&error))?;
+    let text = without_run_keys(text).map_err(|error| in_file(&error))?;
+    let spec = toml::from_str(&text).map_err(|error| in_file(&error))?;
+    Ok((run, spec))
+}
+
+/// The text with the run keys blanked out, so that the specification can be read
+/// strictly, and its errors still point at the right line.
+fn without_run_keys(text: String) -> Result<String, toml::de::Error> {
+    let table = DeTable::parse(&text)?;
+    let run_keys = table.get_ref().iter().filter(|(key, _)| RUN_KEYS.contains(&key.get_ref().as_ref()));
+    let spans: Vec<_> = run_keys.map(|(key, value)| key.span().start..value.span().end).collect();
+    let mut bytes = text.clone().into_bytes();
+    for byte in spans.into_iter().flatten() {
+        if let Some(byte) = bytes.get_mut(byte)
+            && !matches!(byte, b'\n' | b'\r')
+        {
+            *byte = b' ';
+        }
+    }
+    // Only whole keys and values were blanked, so that this never falls back.
+    Ok(String::from_utf8(bytes).unwrap_or(text))
+}
+
+impl From<ScopeOption> for ScopeKind {
+    fn from(option: ScopeOption) -> Self {
+        match option {
+            ScopeOption::Host => Self::Host,
+            ScopeOption::Domain => Self::Domain,
+            ScopeOption::Prefix => Self::Prefix,
+            ScopeOption::Any => Self::Any,
+        }
+    }
+}
+
+impl From<RobotsOption> for RobotsPolicy {
+    fn from(option: RobotsOption) -> Self {
+        match option {
+            RobotsOption::Obey => Self::Obey,
+            RobotsOption::Ignore => Self::Ignore,
+        }
+    }
+}
+
+impl From<FollowOption> for LinkKind {
+    fn from(option: FollowOption) -> Self {
+        match option {
+            FollowOption::A => Self::A,
+            FollowOption::Area => Self::Area,
+            FollowOption::Iframe => Self::Iframe,
+            FollowOption::Frame => Self::Frame,
+            FollowOption::LinkNext => Self::LinkNext,
+            FollowOption::LinkCanonical => Self::LinkCanonical,
+            FollowOption::LinkAlternate => Self::LinkAlternate,
+            FollowOption::MetaRefresh => Self::MetaRefresh,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(RunKeys, CrawlSpec), Failure> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("crawl.toml");
+        std::fs::write(&path, text).unwrap();
+        read_file(&path)
+    }
+
+    #[test]
+    fn a_file_holds_the_run_and_the_specification() {
+        let (run, spec) = read(
+            "seeds = [\n  'http://a.example/', # first\n]\nlanes = 4\ndelay = '2s'\nscope = 'any'\n\
+             data = 'd'\n[[extract]]\nname = 'h'\nselect = 'h1'\n",
+        )
+        .unwrap();
+        assert_eq!(run.seeds, ["http://a.example/"]);
+        assert_eq!((run.lanes, run.data), (Some(4), Some("d".into())));
+        assert_eq!((spec.delay, spec.scope), (Span::secs(2), ScopeKind::Any));
+        assert_eq!(spec.extract[0].select, "h1");
+    }
+
+    #[test]
+    fn errors_in_a_file_name_file_line_key_and_what_is_allowed() {
+        for (text, parts) in [
+            ("seeds = []\ndealy = '1s'\n", ["crawl.toml", "line 2", "dealy", "delay"]),
+            ("lanes = 3\n\ndelay = 'soon'\n", ["crawl.toml", "line 3", "delay = 'soon'", "500ms"]),
+            ("scope = 'planet'\n", ["crawl.toml", "line 1", "planet", "domain"]),
+            ("lanes = 'many'\n", ["crawl.toml", "line 1", "lanes = 'many'", "usize"]),
+        ] {
+            let message = read(text).unwrap_err().message;
+            for part in parts {
+                assert!(message.contains(part), "{part:?} is missing in: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let options = CrawlOptions { delay: Some(Span::secs(3)), ..CrawlOptions::default() };
+        let file = CrawlSpec { delay: Span::secs(2), attempts: 7, ..CrawlSpec::default() };
+        let spec = options.over(file);
+        assert_eq!((spec.delay, spec.attempts), (Span::secs(3), 7));
+    }
+}

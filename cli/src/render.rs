@@ -1,0 +1,186 @@
+//! What people see: the progress line, the summary, errors. Progress and errors
+//! go to standard error, the summary to standard output.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this module's work")]
+
+use std::{
+    collections::VecDeque,
+    io::{IsTerminal, stderr},
+    path::Path,
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
+use trawl_proto::v1::CrawlStatus;
+use trawl_shared::{
+    outcome::{Class, FailureKind},
+    units::Size,
+    untrusted::Untrusted,
+};
+
+/// Between two updates of the line on a terminal.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Between two lines in a pipe.
+const PIPE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Updates that the speed is averaged over.
+const SPEED_UPDATES: usize = 10;
+
+/// Shows how a crawl goes on: a line that changes on a terminal, plain lines now
+/// and then in a pipe.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    seen: VecDeque<(Instant, u64)>,
+}
+
+impl Progress {
+    pub(crate) fn start() -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { bar, seen: VecDeque::new() }
+    }
+
+    /// How long to wait between updates.
+    pub(crate) fn interval(&self) -> Duration {
+        if self.bar.is_some() { TERMINAL_INTERVAL } else { PIPE_INTERVAL }
+    }
+
+    /// Shows where the crawl stands.
+    pub(crate) fn show(&mut self, status: &CrawlStatus) {
+        let pages = pages(status);
+        self.seen.push_back((Instant::now(), pages));
+        if self.seen.len() > SPEED_UPDATES {
+            self.seen.pop_front();
+        }
+        let line = format!(
+            "{pages} pages  {:.0}/s  {}  {} queued  {} hosts busy  {} errors  {}",
+            self.speed(),
+            Size::bytes(status.wire_bytes),
+            status.queued + status.leased,
+            status.hosts_busy,
+            errors(status),
+            time(status.ran_ms),
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(line);
+                bar.tick();
+            }
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Says something once.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Clears the line.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn speed(&self) -> f64 {
+        let (Some(first), Some(last)) = (self.seen.front(), self.seen.back()) else { return 0.0 };
+        let secs = last.0.duration_since(first.0).as_secs_f64();
+        if secs > 0.0 { (last.1 - first.1) as f64 / secs } else { 0.0 }
+    }
+}
+
+/// Prints how a crawl ended, or where it stands.
+pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
+    let name = &status.name;
+    match (interrupted, status.reason.as_str()) {
+        (true, _) => println!(
+            "crawl \"{name}\" was interrupted; the same command goes on with the {} URLs left",
+            status.queued + status.leased
+        ),
+        (_, "complete") => println!("crawl \"{name}\" is complete"),
+        (_, reason) => println!("crawl \"{name}\" has ended: {reason}; {} URLs left", status.queued),
+    }
+    for class in Class::all() {
+        if let Some(count) = status.outcomes.get(class.word()) {
+            println!("  {count:>9}  {}", class_text(class));
+        }
+    }
+    let secs = Duration::from_millis(status.ran_ms).as_secs_f64();
+    println!(
+        "  {} of bodies, {} received, {} hosts, {:.1} s, {:.1} pages/s, {} retries",
+        Size::bytes(status.body_bytes),
+        Size::bytes(status.wire_bytes),
+        status.hosts,
+        secs,
+        if secs > 0.0 { pages(status) as f64 / secs } else { 0.0 },
+        status.retries,
+    );
+    for trouble in status.troubles.iter().rev() {
+        println!("  {}: {}", Untrusted(&trouble.url), Untrusted(&trouble.detail));
+    }
+    if pages(status) > 0 {
+        println!("pages: {}", data.join("pages").join(name).display());
+        println!(
+            "read them: trawl export --data {} --crawl {name} --format jsonl --out pages.jsonl",
+            data.display()
+        );
+    }
+}
+
+/// Prints an error.
+pub(crate) fn error(message: &str) {
+    eprintln!("error: {message}");
+}
+
+fn pages(status: &CrawlStatus) -> u64 {
+    let pages = Class::all().filter(|class| class.is_page());
+    pages.filter_map(|class| status.outcomes.get(class.word())).sum()
+}
+
+fn errors(status: &CrawlStatus) -> u64 {
+    let failed = Class::all().filter(|class| {
+        !matches!(class, Class::Ok | Class::Redirect | Class::Failed(FailureKind::Disallowed))
+    });
+    failed.filter_map(|class| status.outcomes.get(class.word())).sum()
+}
+
+fn class_text(class: Class) -> &'static str {
+    match class {
+        Class::Ok => "ok (2xx)",
+        Class::Redirect => "redirects (3xx)",
+        Class::ClientError => "client errors (4xx)",
+        Class::ServerError => "server errors (5xx)",
+        Class::OtherStatus => "other status",
+        Class::OverBudget => "not fetched: the host's page budget was used up",
+        Class::Quarantined => "quarantined: they were lost with their worker too often",
+        Class::Failed(kind) => match kind {
+            FailureKind::NoSuchHost => "failed: no such host",
+            FailureKind::Dns => "failed: name server",
+            FailureKind::Connect => "failed: no connection",
+            FailureKind::Tls => "failed: TLS",
+            FailureKind::Timeout => "failed: too slow",
+            FailureKind::Broken => "failed: connection broke",
+            FailureKind::Protocol => "failed: not HTTP",
+            FailureKind::Busy => "failed: host busy",
+            FailureKind::RobotsUnavailable => "not fetched: robots.txt could not be had",
+            FailureKind::Disallowed => "not fetched: disallowed by robots.txt",
+            FailureKind::ForbiddenAddress => "not fetched: address outside the public internet",
+            FailureKind::Internal => "failed: the worker gave up",
+        },
+    }
+}
+
+fn time(ms: u64) -> String {
+    let secs = ms / 1000;
+    format!("{}:{:02}:{:02}", secs / 3600, secs / 60 % 60, secs % 60)
+}

@@ -1,0 +1,240 @@
+//! A data directory: its lock, its format number, and where things lie in it.
+//!
+//! ```text
+//! DIR/format      the format number, and a line for people
+//! DIR/lock        locked by the process that uses the directory
+//! DIR/frontier/   the store
+//! DIR/pages/NAME/ the WARC segments of the crawl NAME
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// The format that this build writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// A data directory that this process has to itself until dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process has it.
+    #[error(
+        "the data directory {path} is in use by {holder}; stop it first, or choose another \
+         directory with --data"
+    )]
+    InUse {
+        /// The directory.
+        path: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// It was made by a later trawl.
+    #[error(
+        "the data directory {path} has format {found}, this trawl knows formats up to {FORMAT}; \
+         use the trawl that made it, or a later one"
+    )]
+    TooNew {
+        /// The directory.
+        path: String,
+        /// Its format.
+        found: u32,
+    },
+    /// It is something else.
+    #[error("{path} is not a trawl data directory: {reason}; choose another with --data")]
+    NotOurs {
+        /// The directory.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is none.
+    #[error("there is no data directory {path}; name the one of the crawl with --data")]
+    Missing {
+        /// The directory.
+        path: String,
+    },
+    /// The file system says no.
+    #[error("cannot use the data directory {path}: {source}")]
+    Io {
+        /// What was touched.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl DataDirError {
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+
+    fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.display().to_string(), source }
+    }
+}
+
+impl DataDir {
+    /// Takes an existing directory, or makes a new one, and locks it.
+    ///
+    /// # Errors
+    /// If it is in use, too new, not a data directory, or cannot be written.
+    pub fn open_or_create(path: &Path) -> Result<Self, DataDirError> {
+        let new = !path.exists();
+        fs::create_dir_all(path).map_err(|error| DataDirError::io(path, error))?;
+        if !new && !path.join("format").exists() && !is_empty(path)? {
+            return Err(DataDirError::NotOurs {
+                path: path.display().to_string(),
+                reason: "it holds other files and no file named format".into(),
+            });
+        }
+        let dir = Self::lock(path)?;
+        match dir.read_format()? {
+            Some(_) => {}
+            None => dir.write_format().map_err(|error| DataDirError::io(path, error))?,
+        }
+        Ok(dir)
+    }
+
+    /// Takes an existing directory and locks it.
+    ///
+    /// # Errors
+    /// As [`DataDir::open_or_create`], and if there is none.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        if !path.join("format").exists() {
+            let path = path.display().to_string();
+            return Err(DataDirError::Missing { path });
+        }
+        let dir = Self::lock(path)?;
+        dir.read_format()?;
+        Ok(dir)
+    }
+
+    fn lock(path: &Path) -> Result<Self, DataDirError> {
+        let lock_path = path.join("lock");
+        let mut options = OpenOptions::new();
+        let lock = options.create(true).truncate(false).read(true).write(true).open(&lock_path);
+        let mut lock = lock.map_err(|error| DataDirError::io(&lock_path, error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&lock_path).unwrap_or_default();
+                let holder = match holder.trim().parse::<u32>() {
+                    Ok(pid) => format!("process {pid}"),
+                    Err(_) => "another process".into(),
+                };
+                return Err(DataDirError::InUse { path: path.display().to_string(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(DataDirError::io(&lock_path, error)),
+        }
+        // Who holds it is a courtesy; the lock itself does not depend on it.
+        let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        written.map_err(|error| DataDirError::io(&lock_path, error))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    fn read_format(&self) -> Result<Option<u32>, DataDirError> {
+        let path = self.path.join("format");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DataDirError::io(&path, error)),
+        };
+        let number = text.split_whitespace().next().and_then(|word| word.parse::<u32>().ok());
+        let directory = self.path.display().to_string();
+        match number {
+            Some(found) if found > FORMAT => Err(DataDirError::TooNew { path: directory, found }),
+            Some(found @ 1..) => Ok(Some(found)),
+            _ => Err(DataDirError::NotOurs {
+                path: directory,
+                reason: "its file named format does not begin with a format number".into(),
+            }),
+        }
+    }
+
+    /// Written whole or not at all, and durable before anything else is made.
+    fn write_format(&self) -> io::Result<()> {
+        let partial = self.path.join("format.partial");
+        let mut file = File::create(&partial)?;
+        writeln!(file, "{FORMAT} trawl data directory")?;
+        file.sync_all()?;
+        fs::rename(&partial, self.path.join("format"))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the store lies.
+    pub fn frontier(&self) -> PathBuf {
+        self.path.join("frontier")
+    }
+
+    /// Where a crawl's segments lie.
+    pub fn pages(&self, crawl_name: &str) -> PathBuf {
+        self.path.join("pages").join(crawl_name)
+    }
+}
+
+/// Whether a directory holds nothing but what an interrupted first start left.
+fn is_empty(path: &Path) -> Result<bool, DataDirError> {
+    let entries = fs::read_dir(path).map_err(|error| DataDirError::io(path, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| DataDirError::io(path, error))?;
+        if !matches!(entry.file_name().to_str(), Some("lock" | "format.partial" | "lost+found")) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_used_by_one_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("data");
+        let first = DataDir::open_or_create(&path).unwrap();
+        let error = DataDir::open_or_create(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        drop(first);
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("format"), "2 trawl data directory\n").unwrap();
+        let error = DataDir::open_or_create(temp.path()).unwrap_err().to_string();
+        assert!(error.contains("format 2") && error.contains("up to 1"), "{error}");
+    }
+
+    #[test]
+    fn other_peoples_directories_are_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("thesis.tex"), "").unwrap();
+        let error = DataDir::open_or_create(temp.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::NotOurs { .. }));
+        assert!(!temp.path().join("lock").exists());
+    }
+
+    #[test]
+    fn a_first_start_that_was_interrupted_is_taken_up() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("format.partial"), "1 tr").unwrap();
+        DataDir::open_or_create(temp.path()).unwrap();
+    }
+}

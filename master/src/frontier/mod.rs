@@ -1,0 +1,470 @@
+//! The frontier: what to fetch, and when; what was ever seen; and who has what.
+//!
+//! A state machine over a [`Store`]. It takes the time and chance as arguments,
+//! does no I/O but through its store, and starts nothing. Every call stages its
+//! changes; [`Frontier::commit`] writes all of them as one batch, together with
+//! the counts that they change, so that the counts are exact at any crash.
+//!
+//! In reading order: [`admit`](self::admit) takes URLs in, [`schedule`](self::schedule)
+//! lends due hosts' URLs to workers, [`lease`](self::lease) takes them back,
+//! [`report`](self::report) ends them.
+//!
+//! In memory are only hosts that have something queued or lent, and leases; both
+//! are rebuilt from the store by [`Frontier::open`].
+
+mod admit;
+mod changes;
+mod lease;
+#[cfg(test)]
+mod model;
+mod report;
+mod schedule;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::Add,
+    sync::Arc,
+    time::Duration,
+};
+
+pub use self::{
+    admit::{Offer, Submitted},
+    report::{Judgement, Outcome, Report, Ticket},
+    schedule::{Batch, BatchUrl, LeaseRequest},
+    status::{CrawlStatus, Specification, Trouble},
+};
+use self::changes::Changes;
+use crate::{
+    pages::Committed,
+    store::{
+        Store, StoreError,
+        keys::{self, HostRef, Slot},
+        rows::{CrawlRow, Finish, HostRow, LeaseRow, MetaRow, decode},
+    },
+};
+use trawl_shared::{
+    known::Known, lease::Token, outcome::Class, scope::Scope, spec::CrawlSpec, url::CANON_VERSION,
+};
+
+/// A point on the master's own clock: milliseconds that it has been running since
+/// its data directory was made. It stands still while the master is down, so no
+/// wait is ever cut short by a restart, nor by a stepped wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The frontier's limits.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a lease lasts unless renewed.
+    pub lease: Duration,
+    /// URLs lent in one lease at most.
+    pub urls_per_lease: usize,
+    /// Leases that may run out with a URL in them before it is quarantined.
+    pub losses: u32,
+    /// URL ids kept in memory to answer for known links, 16 bytes each.
+    pub known_urls: usize,
+    /// Host numbers kept in memory, about 100 bytes each.
+    pub known_hosts: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            urls_per_lease: 64,
+            losses: 4,
+            known_urls: 1 << 20,
+            known_hosts: 1 << 16,
+        }
+    }
+}
+
+/// Why the frontier could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontierError {
+    /// The store failed; the master must stop.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The specification cannot be met.
+    #[error("{0}")]
+    Spec(String),
+    /// The data directory was made by other canonicalisation rules.
+    #[error(
+        "the data directory's URL ids were made by canonicalisation rules {found}, this build has \
+         rules {CANON_VERSION}; use the build that made it"
+    )]
+    Canon {
+        /// The rules that the data directory was made by.
+        found: u32,
+    },
+}
+
+/// The frontier of all crawls of a data directory.
+pub struct Frontier<S> {
+    store: S,
+    changes: Changes,
+    limits: Limits,
+    meta: MetaRow,
+    last_token: Token,
+    crawls: BTreeMap<u32, Crawl>,
+    /// The crawl that the next lease looks at first, so that all get their turn.
+    turn: u32,
+    hosts: HashMap<HostRef, Host>,
+    host_numbers: HashMap<String, u32>,
+    known: Known,
+    leases: HashMap<Token, Lease>,
+    deadlines: BTreeSet<(Moment, Token)>,
+}
+
+/// A crawl in memory.
+struct Crawl {
+    row: CrawlRow,
+    dirty: bool,
+    spec: Arc<CrawlSpec>,
+    spec_json: Arc<str>,
+    anchors: BTreeSet<String>,
+    scope: Arc<Scope>,
+    /// Hosts with something queued and no lease, by when they may be visited.
+    ready: BTreeSet<(Moment, u32)>,
+    /// Hosts whose next URL lies deeper than the crawl has come, by that depth.
+    parked: BTreeSet<(u16, u32)>,
+    running_since: Moment,
+    busy_hosts: u64,
+    troubles: VecDeque<Trouble>,
+}
+
+/// A host in memory.
+#[derive(Default)]
+struct Host {
+    row: HostRow,
+    dirty: bool,
+    /// When it stands in its crawl's `ready`.
+    ready: Option<Moment>,
+    /// Where it stands in its crawl's `parked`.
+    parked: Option<u16>,
+    /// What of its queue is lent, and under which token.
+    leased: HashMap<Slot, Token>,
+    /// A lent URL has lost a lease before and is lent alone.
+    suspect_out: bool,
+}
+
+/// A lease in memory.
+struct Lease {
+    worker: Arc<str>,
+    at: HostRef,
+    /// What of it has not ended.
+    open: BTreeSet<Slot>,
+    deadline: Moment,
+}
+
+impl<S: Store> Frontier<S> {
+    /// Takes up what the store holds, or makes a new frontier in it. Returns it
+    /// with the time at which its clock goes on. Every lease found gets its full
+    /// duration again.
+    ///
+    /// # Errors
+    /// If the store fails or was written by rules that this build does not have.
+    pub fn open(mut store: S, limits: Limits, instance: &str) -> Result<(Self, Moment), FrontierError> {
+        let mut meta = match store.get(keys::META)? {
+            Some(bytes) => decode::<MetaRow>(&bytes)?,
+            None => MetaRow {
+                instance: instance.to_owned(),
+                next_host: 1,
+                next_crawl: 1,
+                canon_version: CANON_VERSION,
+                ..MetaRow::default()
+            },
+        };
+        if meta.canon_version != CANON_VERSION {
+            return Err(FrontierError::Canon { found: meta.canon_version });
+        }
+        // The new epoch is durable before any token of it is given.
+        meta.epoch += 1;
+        store.apply(vec![(keys::META.to_vec(), Some(prost::Message::encode_to_vec(&meta)))])?;
+        store.sync()?;
+        let now = Moment(meta.clock);
+        let mut frontier = Self {
+            store,
+            changes: Changes::default(),
+            last_token: Token::first_of(meta.epoch),
+            crawls: BTreeMap::new(),
+            turn: 0,
+            hosts: HashMap::new(),
+            host_numbers: HashMap::new(),
+            known: Known::new(limits.known_urls),
+            leases: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            limits,
+            meta,
+        };
+        frontier.load_crawls(now)?;
+        frontier.load_leases(now)?;
+        frontier.load_hosts()?;
+        Ok((frontier, now))
+    }
+
+    fn load_crawls(&mut self, now: Moment) -> Result<(), FrontierError> {
+        let (from, to) = keys::CRAWLS;
+        let rows: Vec<_> = self.store.range(from, to).collect::<Result<_, _>>()?;
+        for (key, value) in rows {
+            let number = key.get(1..5).and_then(|bytes| bytes.try_into().ok());
+            let number = u32::from_be_bytes(number.ok_or_else(|| damaged("a crawl's key"))?);
+            let row: CrawlRow = decode(&value)?;
+            let mut text = Vec::new();
+            for part in 0..row.spec_parts {
+                let key = keys::spec_part(number, u16::try_from(part).unwrap_or(u16::MAX));
+                text.extend(self.store.get(&key)?.ok_or_else(|| damaged("a specification"))?);
+            }
+            let stored: admit::StoredSpec =
+                serde_json::from_slice(&text).map_err(|_| damaged("a specification"))?;
+            let crawl = Crawl::new(row, stored, now)?;
+            self.crawls.insert(number, crawl);
+        }
+        Ok(())
+    }
+
+    fn load_leases(&mut self, now: Moment) -> Result<(), FrontierError> {
+        let (from, to) = keys::LEASES;
+        let rows: Vec<_> = self.store.range(from, to).collect::<Result<_, _>>()?;
+        for (key, value) in rows {
+            let token = keys::lease_token(&key).ok_or_else(|| damaged("a lease's key"))?;
+            let row: LeaseRow = decode(&value)?;
+            let at = HostRef { crawl: row.crawl, host: row.host };
+            let mut open = BTreeSet::new();
+            for slot in row.slots.chunks(Slot::BYTES) {
+                let slot = Slot::decode(slot).ok_or_else(|| damaged("a lease"))?;
+                // What has ended meanwhile has left its place.
+                if self.store.get(&keys::queue(at, slot))?.is_some() {
+                    open.insert(slot);
+                }
+            }
+            if open.is_empty() {
+                self.changes.remove(key);
+                continue;
+            }
+            let host = self.load_host(at)?;
+            host.leased.extend(open.iter().map(|slot| (*slot, token)));
+            let deadline = now + self.limits.lease;
+            self.deadlines.insert((deadline, token));
+            self.leases.insert(token, Lease { worker: row.worker.into(), at, open, deadline });
+        }
+        // A host that is lent under several tokens is busy once.
+        for (number, crawl) in &mut self.crawls {
+            let busy = self.hosts.iter().filter(|(at, _)| at.crawl == *number).count();
+            crawl.busy_hosts = busy as u64;
+        }
+        Ok(())
+    }
+
+    fn load_hosts(&mut self) -> Result<(), FrontierError> {
+        for number in self.crawls.keys().copied().collect::<Vec<_>>() {
+            let (from, to) = keys::hosts(number);
+            let rows: Vec<_> = self
+                .store
+                .range(&from, &to)
+                .filter(|row| match row {
+                    Ok((_, value)) => decode::<HostRow>(value).map_or(true, |row| row.queued > 0),
+                    Err(_) => true,
+                })
+                .collect::<Result<_, _>>()?;
+            for (key, value) in rows {
+                let at = keys::host_of(&key).ok_or_else(|| damaged("a host's key"))?;
+                let row: HostRow = decode(&value)?;
+                let host = self.hosts.entry(at).or_default();
+                host.row = row;
+                self.wake(at, Moment(0));
+            }
+        }
+        Ok(())
+    }
+
+    /// The host in memory, read from the store if it has been idle.
+    fn load_host(&mut self, at: HostRef) -> Result<&mut Host, StoreError> {
+        use std::collections::hash_map::Entry;
+        match self.hosts.entry(at) {
+            Entry::Occupied(host) => Ok(host.into_mut()),
+            Entry::Vacant(place) => {
+                let row = self.changes.get(&self.store, &keys::host(at))?;
+                let row = row.ok_or_else(|| damaged("a host is missing"))?;
+                Ok(place.insert(Host { row, ..Host::default() }))
+            }
+        }
+    }
+
+    /// Ends crawls that are done, and writes everything staged since the last
+    /// commit as one batch. It counts after [`Frontier::sync`].
+    ///
+    /// # Errors
+    /// If the store fails; the master must stop then.
+    pub fn commit(&mut self, now: Moment) -> Result<(), FrontierError> {
+        for (number, crawl) in self.crawls.iter_mut().filter(|(_, crawl)| crawl.dirty) {
+            crawl.dirty = false;
+            crawl.settle(now);
+            self.changes.put(keys::crawl(*number), &crawl.row);
+        }
+        self.unpark();
+        let (changes, crawls) = (&mut self.changes, &mut self.crawls);
+        self.hosts.retain(|at, host| {
+            if host.dirty {
+                host.dirty = false;
+                changes.put(keys::host(*at), &host.row);
+            }
+            let is_idle = host.row.queued == 0 && host.leased.is_empty();
+            if is_idle && let Some(crawl) = crawls.get_mut(&at.crawl) {
+                crawl.forget_waiting(host, at.host);
+            }
+            !is_idle
+        });
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        self.meta.clock = now.0;
+        self.changes.put(keys::META.to_vec(), &self.meta);
+        self.store.apply(self.changes.take())?;
+        Ok(())
+    }
+
+    /// Returns when every commit so far is on stable storage.
+    ///
+    /// # Errors
+    /// If the store fails; the master must stop then.
+    pub fn sync(&mut self) -> Result<(), FrontierError> {
+        Ok(self.store.sync()?)
+    }
+
+    /// The store, with what was committed.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// Names the data directory.
+    pub fn instance(&self) -> &str {
+        &self.meta.instance
+    }
+
+    /// How long a lease lasts.
+    pub fn lease_duration(&self) -> Duration {
+        self.limits.lease
+    }
+
+    /// The page store's committed end in a crawl.
+    pub fn committed_pages(&self, crawl: u32) -> Committed {
+        let row = self.crawls.get(&crawl).map(|crawl| &crawl.row);
+        row.map_or_else(Committed::default, |row| Committed {
+            segment: row.segment,
+            bytes: row.segment_bytes,
+        })
+    }
+
+    /// Stages the page store's end, to be committed with the pages' outcomes.
+    pub fn set_committed_pages(&mut self, crawl: u32, committed: Committed) {
+        if let Some(crawl) = self.crawls.get_mut(&crawl) {
+            crawl.row.segment = committed.segment;
+            crawl.row.segment_bytes = committed.bytes;
+            crawl.dirty = true;
+        }
+    }
+}
+
+impl Crawl {
+    fn new(row: CrawlRow, stored: admit::StoredSpec, now: Moment) -> Result<Self, FrontierError> {
+        let scope = Scope::new(&stored.spec, stored.anchors.iter().cloned())
+            .map_err(|error| FrontierError::Spec(error.to_string()))?;
+        Ok(Self {
+            row,
+            dirty: false,
+            spec_json: stored.spec.to_json().into(),
+            spec: Arc::new(stored.spec),
+            anchors: stored.anchors,
+            scope: Arc::new(scope),
+            ready: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            running_since: now,
+            busy_hosts: 0,
+            troubles: VecDeque::new(),
+        })
+    }
+
+    fn is_running(&self) -> bool {
+        self.row.finish == Finish::Running as i32
+    }
+
+    /// Brings the running time up to date, and finishes the crawl when it is done.
+    fn settle(&mut self, now: Moment) {
+        if !self.is_running() {
+            return;
+        }
+        self.row.ran_ms += now.0.saturating_sub(self.running_since.0);
+        self.running_since = now;
+        if self.row.leased > 0 {
+            return;
+        }
+        if self.row.queued == 0 {
+            self.row.finish = Finish::Complete as i32;
+        } else if self.pages_left() == 0 {
+            self.row.finish = Finish::PageBudget as i32;
+        }
+    }
+
+    /// Pages that may still be lent out.
+    fn pages_left(&self) -> u64 {
+        let spent = self.pages() + self.row.leased;
+        self.spec.pages.map_or(u64::MAX, |budget| budget.saturating_sub(spent))
+    }
+
+    /// Pages fetched.
+    fn pages(&self) -> u64 {
+        Class::all().filter(|class| class.is_page()).map(|class| self.outcome(class)).sum()
+    }
+
+    fn outcome(&self, class: Class) -> u64 {
+        self.row.outcomes.get(usize::from(class.number())).copied().unwrap_or(0)
+    }
+
+    /// Counts an ended URL.
+    fn count(&mut self, class: Class) {
+        let number = usize::from(class.number());
+        if self.row.outcomes.len() <= number {
+            self.row.outcomes.resize(Class::COUNT, 0);
+        }
+        self.row.outcomes[number] += 1;
+        self.dirty = true;
+    }
+
+    /// The deepest that may be lent now. With a depth limit, a depth is opened
+    /// when everything above it has ended: then a URL's depth is the shortest way
+    /// to it, and the limit cuts the same URLs in every run.
+    fn depth_open(&self) -> u16 {
+        if self.spec.depth.is_none() {
+            return u16::MAX;
+        }
+        let open = self.row.open_by_depth.iter().position(|open| *open > 0);
+        open.map_or(u16::MAX, |depth| u16::try_from(depth).unwrap_or(u16::MAX))
+    }
+
+    /// Counts URLs at a depth in or out.
+    fn count_depth(&mut self, depth: u16, opened: bool) {
+        if self.spec.depth.is_none() {
+            return;
+        }
+        let depth = usize::from(depth);
+        let counts = &mut self.row.open_by_depth;
+        if counts.len() <= depth {
+            counts.resize(depth + 1, 0);
+        }
+        counts[depth] = if opened { counts[depth] + 1 } else { counts[depth].saturating_sub(1) };
+    }
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(format!("{what} cannot be read"))
+}

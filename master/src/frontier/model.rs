@@ -1,0 +1,596 @@
+//! The frontier held against a plain model, with random operations.
+//!
+//! The model is what one would write down on paper: a list of URLs and what each
+//! is doing. It does not choose what is lent; it checks that what was lent could
+//! be, and that something is lent whenever it must. [`check`] runs on any store.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use trawl_shared::{
+    lease::{Token, Verdict},
+    outcome::{Class, FailureKind},
+    scope::ScopeKind,
+    spec::CrawlSpec,
+    units::{Size, Span},
+    url::{CrawlUrl, UrlId},
+};
+
+use super::{
+    Batch, Frontier, Judgement, LeaseRequest, Limits, Moment, Offer, Outcome, Report,
+};
+use crate::{
+    pages::Place,
+    store::{Store, keys::HostRef, memory::MemoryStore, rows::Finish, sled::SledStore},
+};
+
+const LEASE: Duration = Duration::from_secs(30);
+const DELAY: Duration = Duration::from_secs(1);
+const HOSTS: usize = 4;
+const PATHS: usize = 12;
+const WORKERS: usize = 3;
+const ATTEMPTS: u32 = 3;
+const LOSSES: u32 = 3;
+
+/// Something that may happen to a frontier.
+#[derive(Clone, Debug)]
+enum Step {
+    Submit(Vec<usize>),
+    Lease { worker: usize, hosts: usize, extend: bool },
+    /// Reports on the n-th URL ever lent, whether or not it is still lent.
+    Report { lent: usize, status: Option<u16>, links: Vec<usize> },
+    Renew { worker: usize },
+    HandBack { worker: usize },
+    Join { worker: usize },
+    Pass { secs: u64 },
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let urls = || prop::collection::vec(0..HOSTS * PATHS, 0..6);
+    let status = prop_oneof![6 => Just(Some(200)), 1 => Just(Some(301)), 3 => Just(None)];
+    let step = prop_oneof![
+        1 => urls().prop_map(Step::Submit),
+        6 => (0..WORKERS, 0..3usize, any::<bool>())
+            .prop_map(|(worker, hosts, extend)| Step::Lease { worker, hosts, extend }),
+        12 => (any::<usize>(), status, urls())
+            .prop_map(|(lent, status, links)| Step::Report { lent, status, links }),
+        2 => (0..WORKERS).prop_map(|worker| Step::Renew { worker }),
+        1 => (0..WORKERS).prop_map(|worker| Step::HandBack { worker }),
+        1 => (0..WORKERS).prop_map(|worker| Step::Join { worker }),
+        4 => (0..40u64).prop_map(|secs| Step::Pass { secs }),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+fn url(number: usize) -> String {
+    format!("http://h{}.example/p{}", number / PATHS, number % PATHS)
+}
+
+fn host_of(url: &str) -> &str {
+    url.split('/').nth(2).unwrap()
+}
+
+/// What a URL is doing, in the model.
+#[derive(Clone, Debug, PartialEq)]
+enum Doing {
+    /// Since when, that is from when on, it may be lent.
+    Waiting { due: Moment },
+    Lent { token: Token, worker: usize },
+    Done,
+}
+
+#[derive(Clone, Debug)]
+struct ModelUrl {
+    doing: Doing,
+    failures: u32,
+    losses: u32,
+    /// The last token under which it was lost, or under which a report counted.
+    last: Option<(Token, Last)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Last {
+    Lost,
+    Counted,
+}
+
+/// A URL that was lent once.
+#[derive(Clone)]
+struct Lent {
+    url: String,
+    at: HostRef,
+    token: Token,
+    worker: usize,
+}
+
+#[derive(Default)]
+struct Model {
+    urls: BTreeMap<String, ModelUrl>,
+    /// From when on a host may be fetched from.
+    hosts: BTreeMap<String, Moment>,
+    deadlines: BTreeMap<Token, Moment>,
+    history: Vec<Lent>,
+}
+
+impl Model {
+    fn admit(&mut self, url: String) {
+        let waiting = Doing::Waiting { due: Moment(0) };
+        let new = ModelUrl { doing: waiting, failures: 0, losses: 0, last: None };
+        self.urls.entry(url).or_insert(new);
+    }
+
+    fn holder(&self, host: &str) -> Option<usize> {
+        self.urls.iter().find_map(|(url, entry)| match entry.doing {
+            Doing::Lent { worker, .. } if host_of(url) == host => Some(worker),
+            _ => None,
+        })
+    }
+
+    fn open_hosts(&self, now: Moment) -> BTreeSet<String> {
+        let due = self.urls.iter().filter(|(_, entry)| match entry.doing {
+            Doing::Waiting { due } => due <= now,
+            _ => false,
+        });
+        due.map(|(url, _)| host_of(url).to_owned())
+            .filter(|host| self.holder(host).is_none())
+            .filter(|host| self.hosts.get(host).is_none_or(|ready| *ready <= now))
+            .collect()
+    }
+
+    fn free_if_last(&mut self, host: &str, now: Moment) {
+        if self.holder(host).is_none() {
+            self.hosts.insert(host.to_owned(), now + DELAY);
+        }
+    }
+
+    /// Takes a lease away from its worker.
+    fn lose(&mut self, token: Token, now: Moment, counts: bool) {
+        self.deadlines.remove(&token);
+        let lent = |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token: t, .. } if t == token);
+        let urls: Vec<String> =
+            self.urls.iter().filter(|(_, entry)| lent(entry)).map(|(url, _)| url.clone()).collect();
+        for url in urls {
+            let entry = self.urls.get_mut(&url).unwrap();
+            entry.doing = Doing::Waiting { due: Moment(0) };
+            if counts {
+                entry.losses += 1;
+                entry.last = Some((token, Last::Lost));
+                if entry.losses >= LOSSES {
+                    entry.doing = Doing::Done;
+                    entry.last = None;
+                }
+            }
+            self.free_if_last(&host_of(&url).to_owned(), now);
+        }
+    }
+
+    fn expire(&mut self, now: Moment) {
+        let over: Vec<Token> =
+            self.deadlines.iter().filter(|(_, end)| **end <= now).map(|(token, _)| *token).collect();
+        for token in over {
+            self.lose(token, now, true);
+        }
+    }
+
+    fn tokens_of(&self, worker: usize) -> Vec<Token> {
+        let of_worker = self.urls.values().filter_map(|entry| match entry.doing {
+            Doing::Lent { token, worker: w } if w == worker => Some(token),
+            _ => None,
+        });
+        of_worker.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Checks that a batch could be lent, and notes that it is.
+    fn lend(&mut self, batch: &Batch, worker: usize, now: Moment) {
+        let host = host_of(&batch.urls[0].url).to_owned();
+        match self.holder(&host) {
+            Some(holder) => assert_eq!(holder, worker, "a host is lent to one worker at a time"),
+            None => assert!(
+                self.hosts.get(&host).is_none_or(|ready| *ready <= now),
+                "{host} is not visited before its delay is over"
+            ),
+        }
+        for lent in &batch.urls {
+            assert_eq!(host_of(&lent.url), host, "a batch is one host's");
+            let entry = self.urls.get_mut(&lent.url).expect("only what was admitted is lent");
+            match entry.doing {
+                Doing::Waiting { due } => assert!(due <= now, "{} is not due", lent.url),
+                _ => panic!("{} is lent while {:?}", lent.url, entry.doing),
+            }
+            assert_eq!(lent.attempt, entry.failures + entry.losses + 1);
+            if entry.losses > 0 {
+                assert_eq!(batch.urls.len(), 1, "a suspect is lent alone");
+            }
+            entry.doing = Doing::Lent { token: batch.token, worker };
+            self.history.push(Lent { url: lent.url.clone(), at: batch.at, token: batch.token, worker });
+        }
+        assert!(self.deadlines.insert(batch.token, now + LEASE).is_none(), "a token is new");
+    }
+
+    /// What a report must be answered.
+    fn verdict(&self, lent: &Lent) -> Verdict {
+        let entry = &self.urls[&lent.url];
+        match (&entry.doing, entry.last) {
+            (Doing::Lent { token, .. }, _) if *token == lent.token => Verdict::Applied,
+            (Doing::Lent { .. }, _) => Verdict::Stale,
+            (_, Some((token, Last::Counted))) if token == lent.token => Verdict::Already,
+            (Doing::Waiting { .. }, Some((token, Last::Lost))) if token == lent.token => {
+                Verdict::Applied
+            }
+            _ => Verdict::Stale,
+        }
+    }
+
+    fn apply(&mut self, lent: &Lent, status: Option<u16>, links: &[usize], now: Moment) {
+        let entry = self.urls.get_mut(&lent.url).unwrap();
+        let was_lent = matches!(entry.doing, Doing::Lent { .. });
+        entry.last = Some((lent.token, Last::Counted));
+        if status.is_some() {
+            entry.doing = Doing::Done;
+            links.iter().for_each(|link| self.admit(url(*link)));
+        } else {
+            entry.failures += 1;
+            let attempts = entry.failures + entry.losses;
+            entry.doing = if attempts < ATTEMPTS {
+                // Chance is 0 in these tests: 5 s, doubled from try to try.
+                Doing::Waiting { due: now + Duration::from_secs(5 << (attempts - 1)) }
+            } else {
+                Doing::Done
+            };
+        }
+        if was_lent {
+            self.free_if_last(&host_of(&lent.url).to_owned(), now);
+            let open = |entry: &ModelUrl| {
+                matches!(entry.doing, Doing::Lent { token, .. } if token == lent.token)
+            };
+            if !self.urls.values().any(open) {
+                self.deadlines.remove(&lent.token);
+            }
+        }
+    }
+
+    fn count(&self, doing: impl Fn(&Doing) -> bool) -> u64 {
+        self.urls.values().filter(|entry| doing(&entry.doing)).count() as u64
+    }
+}
+
+fn spec() -> CrawlSpec {
+    CrawlSpec {
+        scope: ScopeKind::Any,
+        delay: Span::secs(1),
+        attempts: ATTEMPTS,
+        retry_wait: Span::secs(5),
+        ..CrawlSpec::default()
+    }
+}
+
+fn limits() -> Limits {
+    Limits { lease: LEASE, urls_per_lease: 3, losses: LOSSES, known_urls: 8, known_hosts: 2 }
+}
+
+fn worker_name(worker: usize) -> Arc<str> {
+    format!("w{worker}").into()
+}
+
+fn answered(status: u16) -> Outcome {
+    Outcome::Answered { status, sha1: [1; 20], body_bytes: 10, wire_bytes: 5, fetched_at: 0 }
+}
+
+const PLACE: Place =
+    Place { segment: 1, offset: 0, response_len: 1, request_len: 1, metadata_len: 1 };
+
+/// Runs the steps on a frontier over a store. `reopen` closes the store and opens
+/// what is left of it.
+fn check<S: Store>(store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
+    let (mut frontier, mut now) = Frontier::open(store, limits(), "test").unwrap();
+    let mut model = Model::default();
+    frontier.submit("c", spec(), &[], now).unwrap();
+    for step in steps {
+        match step {
+            Step::Submit(seeds) => {
+                let seeds: Vec<CrawlUrl> =
+                    seeds.into_iter().map(|seed| url(seed).parse().unwrap()).collect();
+                frontier.submit("c", spec(), &seeds, now).unwrap();
+                seeds.iter().for_each(|seed| model.admit(seed.as_str().to_owned()));
+            }
+            Step::Lease { worker, hosts, extend } => {
+                lease(&mut frontier, &mut model, worker, hosts, extend, now);
+            }
+            Step::Report { lent, status, links } => {
+                let Some(lent) = pick(&model.history, lent) else { continue };
+                report(&mut frontier, &mut model, &lent, status, &links, now);
+            }
+            Step::Renew { worker } => {
+                let tokens = model.tokens_of(worker);
+                assert_eq!(frontier.renew(&worker_name(worker), &tokens, now), []);
+                for token in tokens {
+                    model.deadlines.insert(token, now + LEASE);
+                }
+            }
+            Step::HandBack { worker } => {
+                let tokens = model.tokens_of(worker);
+                frontier.hand_back(&worker_name(worker), &tokens, now).unwrap();
+                tokens.into_iter().for_each(|token| model.lose(token, now, false));
+            }
+            Step::Join { worker } => {
+                frontier.forget_worker(&worker_name(worker), now).unwrap();
+                let tokens = model.tokens_of(worker);
+                tokens.into_iter().for_each(|token| model.lose(token, now, true));
+            }
+            Step::Pass { secs } => {
+                now = now + Duration::from_secs(secs);
+                frontier.expire(now).unwrap();
+                model.expire(now);
+            }
+            Step::Restart => {
+                frontier.commit(now).unwrap();
+                frontier.sync().unwrap();
+                let store = reopen(frontier.into_store());
+                (frontier, now) = Frontier::open(store, limits(), "another").unwrap();
+                // Every lease has its full time again.
+                for deadline in model.deadlines.values_mut() {
+                    *deadline = now + LEASE;
+                }
+            }
+        }
+        frontier.commit(now).unwrap();
+        compare(&frontier, &model);
+    }
+    drain(frontier, model, now);
+}
+
+fn pick(history: &[Lent], index: usize) -> Option<Lent> {
+    history.get(index.checked_rem(history.len())?).cloned()
+}
+
+fn lease<S: Store>(
+    frontier: &mut Frontier<S>,
+    model: &mut Model,
+    worker: usize,
+    hosts: usize,
+    extend: bool,
+    now: Moment,
+) {
+    let open = model.open_hosts(now);
+    let held = model.history.iter().filter(|lent| extend && lent.worker == worker);
+    let extend: Vec<HostRef> = held.map(|lent| lent.at).collect::<BTreeSet<_>>().into_iter().collect();
+    let asked_again = extend.len();
+    let request = LeaseRequest { worker: worker_name(worker), hosts, extend };
+    let batches = frontier.lease(&request, now).unwrap();
+    if asked_again == 0 {
+        assert_eq!(batches.len(), hosts.min(open.len()), "due hosts {open:?} are lent on demand");
+    }
+    for batch in &batches {
+        model.lend(batch, worker, now);
+    }
+}
+
+fn report<S: Store>(
+    frontier: &mut Frontier<S>,
+    model: &mut Model,
+    lent: &Lent,
+    status: Option<u16>,
+    links: &[usize],
+    now: Moment,
+) {
+    let id = UrlId::of(&lent.url);
+    let verdict = match frontier.judge(&worker_name(lent.worker), lent.token, lent.at, &id).unwrap() {
+        Judgement::Already => Verdict::Already,
+        Judgement::Stale => Verdict::Stale,
+        Judgement::Apply(ticket) => {
+            let failed = Outcome::Failed {
+                kind: FailureKind::Timeout,
+                detail: "no answer".into(),
+                retry_after: None,
+            };
+            let report = Report {
+                token: lent.token,
+                at: lent.at,
+                id,
+                outcome: status.map_or(failed, answered),
+                offers: links.iter().map(|link| Offer { url: url(*link), hops: 0 }).collect(),
+                host_delay: None,
+            };
+            frontier.apply(ticket, report, status.map(|_| PLACE), now, 0.0).unwrap()
+        }
+    };
+    assert_eq!(verdict, model.verdict(lent), "on {} under {}", lent.url, lent.token);
+    if verdict == Verdict::Applied {
+        model.apply(lent, status, links, now);
+    }
+}
+
+/// The frontier's counts are those of the model, and a crawl is finished exactly
+/// when nothing is open.
+fn compare<S: Store>(frontier: &Frontier<S>, model: &Model) {
+    let status = frontier.status(Some("c")).remove(0);
+    let waiting = model.count(|doing| matches!(doing, Doing::Waiting { .. }));
+    let lent = model.count(|doing| matches!(doing, Doing::Lent { .. }));
+    let done = model.count(|doing| *doing == Doing::Done);
+    assert_eq!((status.queued, status.leased), (waiting, lent));
+    assert_eq!(status.discovered, waiting + lent + done);
+    assert_eq!(status.outcomes.iter().map(|(_, count)| count).sum::<u64>(), done);
+    let open = waiting + lent > 0;
+    assert_eq!(status.finish == Finish::Running, open, "{status:?}");
+    let busy: BTreeSet<&str> = model
+        .urls
+        .iter()
+        .filter(|(_, entry)| matches!(entry.doing, Doing::Lent { .. }))
+        .map(|(url, _)| host_of(url))
+        .collect();
+    assert_eq!(status.hosts_busy, busy.len() as u64);
+}
+
+/// Whatever happened, a crawl ends when its URLs are fetched.
+fn drain<S: Store>(mut frontier: Frontier<S>, mut model: Model, mut now: Moment) {
+    for _ in 0..300 {
+        if frontier.status(Some("c"))[0].finish != Finish::Running {
+            compare(&frontier, &model);
+            return;
+        }
+        lease(&mut frontier, &mut model, 0, HOSTS, false, now);
+        for lent in model.history.clone().into_iter().rev().take(HOSTS * 3) {
+            if model.verdict(&lent) == Verdict::Applied {
+                report(&mut frontier, &mut model, &lent, Some(200), &[], now);
+            }
+        }
+        now = now + Duration::from_secs(3);
+        frontier.expire(now).unwrap();
+        model.expire(now);
+        frontier.commit(now).unwrap();
+        compare(&frontier, &model);
+    }
+    panic!("the crawl does not end");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_frontier_does_what_the_model_does(steps in steps()) {
+        check(MemoryStore::default(), |store| store, steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 50, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_does_so_on_sled_too(steps in steps()) {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || SledStore::open(dir.path(), Size::mib(16)).unwrap();
+        check(open(), |store| { drop(store); open() }, steps);
+    }
+}
+
+/// A frontier with seeds, for the tests below.
+fn frontier(spec: CrawlSpec, seeds: &[&str]) -> Frontier<MemoryStore> {
+    let (mut frontier, now) = Frontier::open(MemoryStore::default(), limits(), "test").unwrap();
+    let seeds: Vec<CrawlUrl> = seeds.iter().map(|seed| seed.parse().unwrap()).collect();
+    frontier.submit("c", spec, &seeds, now).unwrap();
+    frontier
+}
+
+fn lend(frontier: &mut Frontier<MemoryStore>, secs: u64) -> Vec<Batch> {
+    let request = LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new() };
+    frontier.lease(&request, Moment(secs * 1_000)).unwrap()
+}
+
+/// Answers every URL of the batches with these links.
+fn answer(frontier: &mut Frontier<MemoryStore>, batches: &[Batch], links: &[&str], secs: u64) {
+    for batch in batches {
+        for lent in &batch.urls {
+            let id = UrlId::of(&lent.url);
+            let Judgement::Apply(ticket) = frontier.judge("w", batch.token, batch.at, &id).unwrap()
+            else {
+                panic!("{} is lent", lent.url)
+            };
+            let report = Report {
+                token: batch.token,
+                at: batch.at,
+                id,
+                outcome: answered(200),
+                offers: links.iter().map(|link| Offer { url: (*link).into(), hops: 0 }).collect(),
+                host_delay: None,
+            };
+            frontier.apply(ticket, report, Some(PLACE), Moment(secs * 1_000), 0.0).unwrap();
+        }
+    }
+    frontier.commit(Moment(secs * 1_000)).unwrap();
+}
+
+fn urls(batches: &[Batch]) -> Vec<&str> {
+    batches.iter().flat_map(|batch| &batch.urls).map(|lent| lent.url.as_str()).collect()
+}
+
+#[test]
+fn a_depth_is_opened_when_all_above_it_has_ended() {
+    let spec = CrawlSpec { depth: Some(2), ..spec() };
+    let mut frontier = frontier(spec, &["http://a.example/", "http://b.example/"]);
+    let seeds = lend(&mut frontier, 0);
+    assert_eq!(urls(&seeds), ["http://a.example/", "http://b.example/"]);
+    answer(&mut frontier, &seeds[..1], &["http://c.example/1"], 1);
+    assert_eq!(urls(&lend(&mut frontier, 5)), [""; 0], "a link waits for the other seed");
+    answer(&mut frontier, &seeds[1..], &[], 6);
+    let links = lend(&mut frontier, 8);
+    assert_eq!(urls(&links), ["http://c.example/1"]);
+    answer(&mut frontier, &links, &["http://c.example/2"], 9);
+    let links = lend(&mut frontier, 11);
+    assert_eq!(urls(&links), ["http://c.example/2"]);
+    answer(&mut frontier, &links, &["http://c.example/3"], 12);
+    let status = &frontier.status(None)[0];
+    assert_eq!((status.discovered, status.finish), (4, Finish::Complete));
+}
+
+#[test]
+fn a_crawl_stops_at_its_page_budget_and_goes_on_with_a_larger_one() {
+    let budget = |pages| CrawlSpec { pages: Some(pages), ..spec() };
+    let seeds = ["http://a.example/", "http://b.example/", "http://c.example/"];
+    let mut frontier = frontier(budget(2), &seeds);
+    let lent = lend(&mut frontier, 0);
+    assert_eq!(lent.len(), 2, "no more is lent than may be fetched");
+    answer(&mut frontier, &lent, &[], 1);
+    let status = &frontier.status(None)[0];
+    assert_eq!((status.queued, status.finish), (1, Finish::PageBudget));
+    frontier.submit("c", budget(5), &[], Moment(2_000)).unwrap();
+    let lent = lend(&mut frontier, 3);
+    answer(&mut frontier, &lent, &[], 4);
+    assert_eq!(frontier.status(None)[0].finish, Finish::Complete);
+}
+
+#[test]
+fn what_goes_beyond_a_hosts_budget_ends_and_says_so() {
+    let spec = CrawlSpec { pages_per_host: Some(2), ..spec() };
+    let seeds: Vec<String> = (0..5).map(|n| format!("http://a.example/{n}")).collect();
+    let seeds: Vec<&str> = seeds.iter().map(String::as_str).collect();
+    let mut frontier = frontier(spec, &seeds);
+    let lent = lend(&mut frontier, 0);
+    assert_eq!(urls(&lent), ["http://a.example/0", "http://a.example/1"]);
+    answer(&mut frontier, &lent, &[], 1);
+    assert_eq!(lend(&mut frontier, 3), []);
+    let status = &frontier.status(None)[0];
+    assert_eq!(status.finish, Finish::Complete);
+    assert_eq!(status.outcomes, [(Class::Ok, 2), (Class::OverBudget, 3)]);
+}
+
+#[test]
+fn a_hosts_own_delay_outlives_a_restart() {
+    let mut frontier = frontier(spec(), &["http://a.example/1"]);
+    let lent = lend(&mut frontier, 0);
+    let (batch, id) = (&lent[0], UrlId::of("http://a.example/1"));
+    let Judgement::Apply(ticket) = frontier.judge("w", batch.token, batch.at, &id).unwrap() else {
+        panic!("it is lent")
+    };
+    let report = Report {
+        token: batch.token,
+        at: batch.at,
+        id,
+        outcome: answered(200),
+        offers: vec![Offer { url: "http://a.example/2".into(), hops: 0 }],
+        host_delay: Some(Duration::from_secs(60)),
+    };
+    frontier.apply(ticket, report, Some(PLACE), Moment(1_000), 0.0).unwrap();
+    frontier.commit(Moment(1_000)).unwrap();
+    let (mut frontier, now) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    assert_eq!(now, Moment(1_000), "the clock goes on where it stood");
+    assert_eq!(lend(&mut frontier, 60), []);
+    let lent = lend(&mut frontier, 61);
+    assert_eq!(urls(&lent), ["http://a.example/2"]);
+    assert_eq!(lent[0].delay, Duration::from_secs(60));
+}
+
+#[test]
+fn crawls_take_turns() {
+    let mut frontier = frontier(spec(), &["http://a.example/", "http://b.example/"]);
+    let seeds: Vec<CrawlUrl> =
+        ["http://a.example/", "http://b.example/"].map(|seed| seed.parse().unwrap()).into();
+    frontier.submit("d", spec(), &seeds, Moment(0)).unwrap();
+    let lent: Vec<u32> = lend(&mut frontier, 0).iter().map(|batch| batch.at.crawl).collect();
+    assert_eq!(lent, [1, 2, 1, 2]);
+}

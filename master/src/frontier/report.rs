@@ -1,0 +1,304 @@
+//! Reports: judged first, so that nothing of a stale one is kept, then applied as
+//! one change with all that follows from it.
+
+use std::time::Duration;
+
+use trawl_shared::{
+    backoff,
+    lease::{Token, Verdict},
+    outcome::{Class, FailureKind},
+    untrusted::CHARS_MAX,
+    url::UrlId,
+};
+
+use super::{Frontier, FrontierError, Moment, admit::Offer};
+use crate::{
+    pages::Place,
+    store::{
+        Store,
+        keys::{self, HostRef, Slot},
+        rows::{EndedRow, FetchedRow, QueueRow, UrlRow, UrlState},
+    },
+};
+
+/// The longest that a host may ask to be left alone for one URL.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A worker's account of one leased URL.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The lease's token.
+    pub token: Token,
+    /// The URL's crawl and host.
+    pub at: HostRef,
+    /// The URL's id.
+    pub id: UrlId,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Links found.
+    pub offers: Vec<Offer>,
+    /// The delay that the host asked for.
+    pub host_delay: Option<Duration>,
+}
+
+/// What became of a URL.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The host gave its final answer.
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// SHA-1 of the body after content decoding.
+        sha1: [u8; 20],
+        /// Bytes of the body after content decoding.
+        body_bytes: u64,
+        /// Bytes of the body as received.
+        wire_bytes: u64,
+        /// When the fetch began, in Unix milliseconds by the worker's clock.
+        fetched_at: u64,
+    },
+    /// No final answer.
+    Failed {
+        /// Why not.
+        kind: FailureKind,
+        /// What happened, for people.
+        detail: String,
+        /// The wait that the host asked for.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What a report is worth.
+#[derive(Debug)]
+pub enum Judgement {
+    /// It counts, by this ticket.
+    Apply(Ticket),
+    /// It had counted before.
+    Already,
+    /// The URL is no longer the worker's.
+    Stale,
+}
+
+/// The right to apply a report: where its URL stands. Used before the next
+/// report is judged.
+#[derive(Debug)]
+pub struct Ticket {
+    slot: Slot,
+    row: QueueRow,
+    /// Still lent, or taken back and lent to nobody since.
+    lent: bool,
+}
+
+impl<S: Store> Frontier<S> {
+    /// Judges a worker's report of a URL.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn judge(
+        &mut self,
+        worker: &str,
+        token: Token,
+        at: HostRef,
+        id: &UrlId,
+    ) -> Result<Judgement, FrontierError> {
+        let judgement = self.judge_quietly(worker, token, at, id)?;
+        if let Some(crawl) = self.crawls.get_mut(&at.crawl) {
+            let count = match judgement {
+                Judgement::Apply(_) => return Ok(judgement),
+                Judgement::Already => &mut crawl.row.reports_already,
+                Judgement::Stale => &mut crawl.row.reports_stale,
+            };
+            *count += 1;
+            crawl.dirty = true;
+        }
+        Ok(judgement)
+    }
+
+    fn judge_quietly(
+        &self,
+        worker: &str,
+        token: Token,
+        at: HostRef,
+        id: &UrlId,
+    ) -> Result<Judgement, FrontierError> {
+        let same = |other: u64| {
+            if other == token.0 { Judgement::Already } else { Judgement::Stale }
+        };
+        let url: Option<UrlRow> = self.changes.get(&self.store, &keys::url(at, id))?;
+        let slot = match url.and_then(|url| url.state) {
+            None => return Ok(Judgement::Stale),
+            Some(UrlState::Fetched(row)) => return Ok(same(row.token)),
+            Some(UrlState::Ended(row)) => return Ok(same(row.token)),
+            Some(UrlState::Pending(slot)) => {
+                Slot::decode(&slot).ok_or_else(|| super::damaged("a URL's place"))?
+            }
+        };
+        let row: Option<QueueRow> = self.changes.get(&self.store, &keys::queue(at, slot))?;
+        let row = row.ok_or_else(|| super::damaged("a queued URL"))?;
+        let holder = self.hosts.get(&at).and_then(|host| host.leased.get(&slot));
+        Ok(match holder {
+            Some(holder) if *holder == token => {
+                let lease = self.leases.get(&token);
+                if lease.is_some_and(|lease| &*lease.worker == worker) {
+                    Judgement::Apply(Ticket { slot, row, lent: true })
+                } else {
+                    Judgement::Stale
+                }
+            }
+            Some(_) => Judgement::Stale,
+            None if row.last_token != token.0 => Judgement::Stale,
+            None if row.last_applied => Judgement::Already,
+            None => Judgement::Apply(Ticket { slot, row, lent: false }),
+        })
+    }
+
+    /// Applies a report by its ticket. `place` is where its records were put, for
+    /// an answer; `chance` (0 to 1) spreads the next try of a failure.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn apply(
+        &mut self,
+        ticket: Ticket,
+        report: Report,
+        place: Option<Place>,
+        now: Moment,
+        chance: f64,
+    ) -> Result<Verdict, FrontierError> {
+        self.load_host(report.at)?;
+        self.note_host_delay(&report);
+        // A lent URL leaves its lease below; one that was taken back, the queue.
+        if !ticket.lent {
+            self.unqueue(report.at);
+        }
+        let slot = ticket.slot;
+        match (report.outcome, place) {
+            (Outcome::Answered { status, sha1, body_bytes, wire_bytes, fetched_at }, Some(place)) => {
+                self.offer(report.at.crawl, &report.offers, slot.depth, &report.id)?;
+                let class = Class::of_status(status);
+                let row = FetchedRow {
+                    token: report.token.0,
+                    status: u32::from(status),
+                    place: place.encode().to_vec(),
+                    sha1: sha1.to_vec(),
+                    fetched_at,
+                };
+                self.changes.remove(keys::queue(report.at, slot));
+                self.changes.put(
+                    keys::url(report.at, &report.id),
+                    &UrlRow { state: Some(UrlState::Fetched(row)) },
+                );
+                self.count_answer(report.at, class, slot, body_bytes, wire_bytes);
+            }
+            (Outcome::Answered { .. }, None) => {
+                let detail = "the answer came without its records".to_owned();
+                let failure = Failure { kind: FailureKind::Internal, detail, retry_after: None };
+                self.fail(report.at, report.token, &report.id, ticket, failure, now, chance);
+            }
+            (Outcome::Failed { kind, detail, retry_after }, _) => {
+                let detail = detail.chars().take(CHARS_MAX).collect();
+                let failure = Failure { kind, detail, retry_after };
+                self.fail(report.at, report.token, &report.id, ticket, failure, now, chance);
+            }
+        }
+        self.close(report.token, slot, now);
+        Ok(Verdict::Applied)
+    }
+
+    fn note_host_delay(&mut self, report: &Report) {
+        let Some(host) = self.hosts.get_mut(&report.at) else { return };
+        let Some(delay) = report.host_delay else { return };
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        if host.row.delay_ms != delay_ms {
+            host.row.delay_ms = delay_ms;
+            host.dirty = true;
+        }
+    }
+
+    /// Counts a waiting URL out.
+    fn unqueue(&mut self, at: HostRef) {
+        if let (Some(crawl), Some(host)) =
+            (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        {
+            crawl.row.queued = crawl.row.queued.saturating_sub(1);
+            crawl.dirty = true;
+            host.row.queued = host.row.queued.saturating_sub(1);
+            host.dirty = true;
+        }
+    }
+
+    fn count_answer(&mut self, at: HostRef, class: Class, slot: Slot, body: u64, wire: u64) {
+        if let (Some(crawl), Some(host)) =
+            (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        {
+            crawl.count(class);
+            crawl.count_depth(slot.depth, false);
+            crawl.row.body_bytes += body;
+            crawl.row.wire_bytes += wire;
+            host.row.pages += u64::from(class.is_page());
+            host.dirty = true;
+        }
+    }
+
+    /// Lets a failed URL wait for its next try, or ends it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one report, taken apart above")]
+    fn fail(
+        &mut self,
+        at: HostRef,
+        token: Token,
+        id: &UrlId,
+        ticket: Ticket,
+        failure: Failure,
+        now: Moment,
+        chance: f64,
+    ) {
+        let Ticket { slot, mut row, .. } = ticket;
+        let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get(&at))
+        else {
+            return;
+        };
+        row.failures += 1;
+        let attempts = row.failures + row.losses;
+        let spec = &crawl.spec;
+        if failure.kind.is_transient() && attempts < spec.attempts {
+            let wait = backoff::wait(
+                attempts,
+                spec.retry_wait.duration(),
+                spec.retry_wait_max.duration(),
+                chance,
+            );
+            let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+            let due = now + wait.max(asked);
+            let later = Slot { due: due.0.max(1), ..slot };
+            row.last_token = token.0;
+            row.last_applied = true;
+            crawl.row.retries += 1;
+            self.changes.remove(keys::queue(at, slot));
+            self.changes.put(keys::queue(at, later), &row);
+            let state = UrlState::Pending(later.encode().to_vec());
+            self.changes.put(keys::url(at, id), &UrlRow { state: Some(state) });
+            self.requeue(at);
+            self.wake(at, due);
+            return;
+        }
+        let class = Class::Failed(failure.kind);
+        let url = format!("{}{}", host.row.key, row.path);
+        let ended = EndedRow {
+            token: token.0,
+            class: u32::from(class.number()),
+            detail: failure.detail,
+            path: row.path,
+            via: row.via,
+            depth: u32::from(slot.depth),
+            attempts,
+        };
+        self.end_without_answer(at, id, slot, &url, class, ended);
+    }
+}
+
+/// Why there was no answer.
+struct Failure {
+    kind: FailureKind,
+    detail: String,
+    retry_after: Option<Duration>,
+}

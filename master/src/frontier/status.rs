@@ -1,0 +1,155 @@
+//! Where the crawls stand, told from counts that are kept, and what became of a
+//! URL.
+
+use std::sync::Arc;
+
+use trawl_shared::{
+    outcome::Class,
+    spec::CrawlSpec,
+    url::{CrawlUrl, UrlId},
+};
+
+use super::{Crawl, Frontier, FrontierError};
+use crate::store::{
+    Store,
+    keys::{self, HostRef},
+    rows::{Finish, UrlRow, UrlState},
+};
+
+/// Failures that a crawl remembers for its status.
+const TROUBLES_MAX: usize = 10;
+
+/// A recent end without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The URL.
+    pub url: String,
+    /// Its class.
+    pub class: Class,
+    /// What happened.
+    pub detail: String,
+}
+
+/// Where a crawl stands.
+#[derive(Clone, Debug)]
+pub struct CrawlStatus {
+    /// The crawl's number.
+    pub crawl: u32,
+    /// The crawl's name.
+    pub name: String,
+    /// How it finished, or that it runs.
+    pub finish: Finish,
+    /// URLs ever admitted.
+    pub discovered: u64,
+    /// URLs waiting.
+    pub queued: u64,
+    /// URLs lent to workers.
+    pub leased: u64,
+    /// Ended URLs by class; only those that occurred.
+    pub outcomes: Vec<(Class, u64)>,
+    /// Failed tries after which another was due.
+    pub retries: u64,
+    /// Bytes of bodies after content decoding.
+    pub body_bytes: u64,
+    /// Bytes of bodies as received.
+    pub wire_bytes: u64,
+    /// Hosts seen.
+    pub hosts: u64,
+    /// Hosts lent now.
+    pub hosts_busy: u64,
+    /// Milliseconds that it has been running.
+    pub ran_ms: u64,
+    /// Reports that had counted before.
+    pub reports_already: u64,
+    /// Reports of URLs that were no longer the worker's.
+    pub reports_stale: u64,
+    /// Leases that ran out.
+    pub leases_expired: u64,
+    /// The newest failures, newest first.
+    pub troubles: Vec<Trouble>,
+}
+
+impl<S: Store> Frontier<S> {
+    /// Where the crawls stand; one, if it is named.
+    pub fn status(&self, name: Option<&str>) -> Vec<CrawlStatus> {
+        let asked = |crawl: &Crawl| name.is_none_or(|name| crawl.row.name == name);
+        let crawls = self.crawls.iter().filter(|(_, crawl)| asked(crawl));
+        crawls.map(|(number, crawl)| crawl.status(*number)).collect()
+    }
+
+    /// A crawl's name, specification version and specification.
+    pub fn specification(&self, crawl: u32) -> Option<Specification> {
+        let crawl = self.crawls.get(&crawl)?;
+        Some(Specification {
+            name: crawl.row.name.clone(),
+            version: crawl.row.spec_version,
+            spec: Arc::clone(&crawl.spec),
+            json: Arc::clone(&crawl.spec_json),
+            anchors: crawl.anchors.iter().cloned().collect(),
+        })
+    }
+
+    /// What is known of a URL in a crawl.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn look_up(&self, crawl: u32, url: &CrawlUrl) -> Result<Option<UrlState>, FrontierError> {
+        let Some(host) = self.known_host(url.host_key_str())? else { return Ok(None) };
+        let key = keys::url(HostRef { crawl, host }, &UrlId::of(url.as_str()));
+        let row: Option<UrlRow> = self.changes.get(&self.store, &key)?;
+        Ok(row.and_then(|row| row.state))
+    }
+}
+
+/// A crawl's specification, as a worker asks for it.
+#[derive(Clone, Debug)]
+pub struct Specification {
+    /// The crawl's name.
+    pub name: String,
+    /// Rises with every change.
+    pub version: u32,
+    /// The specification.
+    pub spec: Arc<CrawlSpec>,
+    /// The same as JSON.
+    pub json: Arc<str>,
+    /// What the scope hangs on.
+    pub anchors: Vec<String>,
+}
+
+impl Crawl {
+    fn status(&self, number: u32) -> CrawlStatus {
+        let row = &self.row;
+        CrawlStatus {
+            crawl: number,
+            name: row.name.clone(),
+            finish: Finish::try_from(row.finish).unwrap_or(Finish::Running),
+            discovered: row.discovered,
+            queued: row.queued,
+            leased: row.leased,
+            outcomes: Class::all()
+                .map(|class| (class, self.outcome(class)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            retries: row.retries,
+            body_bytes: row.body_bytes,
+            wire_bytes: row.wire_bytes,
+            hosts: row.hosts,
+            hosts_busy: self.busy_hosts,
+            ran_ms: row.ran_ms,
+            reports_already: row.reports_already,
+            reports_stale: row.reports_stale,
+            leases_expired: row.leases_expired,
+            troubles: self.troubles.iter().cloned().collect(),
+        }
+    }
+
+    /// Remembers a failure for the status.
+    pub(super) fn note_trouble(&mut self, url: &str, class: Class, detail: &str) {
+        self.troubles.truncate(TROUBLES_MAX - 1);
+        self.troubles.push_front(Trouble {
+            url: url.to_owned(),
+            class,
+            detail: detail.to_owned(),
+        });
+    }
+}

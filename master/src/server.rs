@@ -1,0 +1,155 @@
+//! Builds the master's parts and runs them. The only file of the master that
+//! starts anything.
+
+use std::{path::PathBuf, thread};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use trawl_proto::v1::{control_server::ControlServer, worker_server::WorkerServer};
+use trawl_proto::MESSAGE_BYTES_MAX;
+use trawl_shared::units::Size;
+
+use crate::{
+    api::{ControlApi, WorkerApi},
+    crawl::{CrawlError, Crawls, Mailbox, Owner, PageSettings},
+    data_dir::{DataDir, DataDirError},
+    frontier::{Frontier, FrontierError, Limits, Moment},
+    store::{StoreError, sled::SledStore},
+};
+
+/// The master's settings.
+#[derive(Clone, Debug)]
+pub struct MasterConfig {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Bytes of the store's page cache.
+    pub cache: Size,
+    /// Bytes after which a segment of pages is full.
+    pub segment: Size,
+    /// The frontier's limits.
+    pub limits: Limits,
+}
+
+impl MasterConfig {
+    /// The defaults, in a data directory.
+    pub fn new(data: PathBuf) -> Self {
+        Self { data, cache: Size::mib(32), segment: Size::mib(1024), limits: Limits::default() }
+    }
+}
+
+/// Why a master could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The frontier cannot be opened.
+    #[error(transparent)]
+    Frontier(#[from] FrontierError),
+    /// The system gives no thread.
+    #[error("cannot start the master's thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+impl StartError {
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::DataDir(error) => error.is_disk_full(),
+            Self::Frontier(FrontierError::Store(StoreError::DiskFull)) => true,
+            Self::Frontier(_) | Self::Thread(_) => false,
+        }
+    }
+}
+
+/// A running master.
+#[derive(Debug)]
+pub struct Master {
+    crawls: Crawls,
+    stop: CancellationToken,
+    ended: oneshot::Receiver<Result<(), CrawlError>>,
+}
+
+impl Master {
+    /// Opens the data directory and starts the owner of the crawls on a thread of
+    /// its own, since its store blocks.
+    ///
+    /// # Errors
+    /// If the data directory cannot be used.
+    pub fn start(config: MasterConfig) -> Result<Self, StartError> {
+        let data = DataDir::open_or_create(&config.data)?;
+        let store = SledStore::open(&data.frontier(), config.cache).map_err(FrontierError::from)?;
+        let lease = config.limits.lease;
+        let (frontier, now) = Frontier::open(store, config.limits, &new_instance())?;
+        let pages = PageSettings { directory: data.path().join("pages"), segment: config.segment };
+        let (crawls, mailbox) = Crawls::mailbox(lease);
+        let stop = CancellationToken::new();
+        let (tell, ended) = oneshot::channel();
+        let owner_stop = stop.clone();
+        let run = move || {
+            let result = own(frontier, now, pages, mailbox, owner_stop);
+            drop(data);
+            // Nobody waits for the end of a master that was dropped.
+            let _ = tell.send(result);
+        };
+        thread::Builder::new().name("crawls".into()).spawn(run).map_err(StartError::Thread)?;
+        Ok(Self { crawls, stop, ended })
+    }
+
+    /// The service for workers; over TCP, or called in process.
+    pub fn worker_service(&self) -> WorkerServer<WorkerApi> {
+        WorkerServer::new(WorkerApi::new(self.crawls.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The service for operators.
+    pub fn control_service(&self) -> ControlServer<ControlApi> {
+        ControlServer::new(ControlApi::new(self.crawls.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Returns when the master has ended by itself, with the reason.
+    ///
+    /// # Errors
+    /// If a store failed.
+    pub async fn ended(&mut self) -> Result<(), CrawlError> {
+        (&mut self.ended).await.unwrap_or(Ok(()))
+    }
+
+    /// Stops the master; returns when its last commit is durable and the data
+    /// directory is free.
+    ///
+    /// # Errors
+    /// If a store failed.
+    pub async fn stop(mut self) -> Result<(), CrawlError> {
+        self.stop.cancel();
+        self.ended().await
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Runs the owner on this thread until it is stopped.
+fn own(
+    frontier: Frontier<SledStore>,
+    now: Moment,
+    pages: PageSettings,
+    mailbox: Mailbox,
+    stop: CancellationToken,
+) -> Result<(), CrawlError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime
+        .map_err(|error| FrontierError::Store(StoreError::Engine(error.to_string())))?;
+    runtime.block_on(Owner::new(frontier, now, pages).run(mailbox, stop))
+}
+
+/// A name for a new data directory that no other has.
+fn new_instance() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}

@@ -1,0 +1,246 @@
+//! What the rows say. Each is a protobuf message, so that a later format can add
+//! fields and still read the rows of this one.
+
+use prost::Message;
+
+use super::StoreError;
+
+/// The master itself.
+#[derive(Clone, PartialEq, Message)]
+pub struct MetaRow {
+    /// Names this data directory to workers.
+    #[prost(string, tag = "1")]
+    pub instance: String,
+    /// Starts of the master so far; the upper part of every token.
+    #[prost(uint32, tag = "2")]
+    pub epoch: u32,
+    /// The master's clock at the last commit, in milliseconds it has run.
+    #[prost(uint64, tag = "3")]
+    pub clock: u64,
+    /// The number of the next new host.
+    #[prost(uint32, tag = "4")]
+    pub next_host: u32,
+    /// The number of the next new crawl.
+    #[prost(uint32, tag = "5")]
+    pub next_crawl: u32,
+    /// The canonicalisation rules that the URL ids were made by.
+    #[prost(uint32, tag = "6")]
+    pub canon_version: u32,
+}
+
+/// A crawl and its exact counts.
+#[derive(Clone, PartialEq, Message)]
+pub struct CrawlRow {
+    /// The crawl's name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Rises with every change of the specification.
+    #[prost(uint32, tag = "2")]
+    pub spec_version: u32,
+    /// Parts that the specification is stored in.
+    #[prost(uint32, tag = "3")]
+    pub spec_parts: u32,
+    /// Why it has finished; [`Finish::Running`] if it has not.
+    #[prost(enumeration = "Finish", tag = "4")]
+    pub finish: i32,
+    /// URLs ever admitted.
+    #[prost(uint64, tag = "5")]
+    pub discovered: u64,
+    /// URLs waiting.
+    #[prost(uint64, tag = "6")]
+    pub queued: u64,
+    /// URLs lent to workers.
+    #[prost(uint64, tag = "7")]
+    pub leased: u64,
+    /// URLs ended, by the number of their class.
+    #[prost(uint64, repeated, tag = "8")]
+    pub outcomes: Vec<u64>,
+    /// Failed tries after which another was due.
+    #[prost(uint64, tag = "9")]
+    pub retries: u64,
+    /// Bytes of bodies after content decoding.
+    #[prost(uint64, tag = "10")]
+    pub body_bytes: u64,
+    /// Bytes of bodies as received.
+    #[prost(uint64, tag = "11")]
+    pub wire_bytes: u64,
+    /// Hosts seen.
+    #[prost(uint64, tag = "12")]
+    pub hosts: u64,
+    /// The order number of the next admission.
+    #[prost(uint64, tag = "13")]
+    pub next_seq: u64,
+    /// URLs waiting or lent, by depth; kept only while the crawl has a depth limit.
+    #[prost(uint64, repeated, tag = "14")]
+    pub open_by_depth: Vec<u64>,
+    /// Milliseconds it has been running.
+    #[prost(uint64, tag = "15")]
+    pub ran_ms: u64,
+    /// The page store's segment that is written to.
+    #[prost(uint32, tag = "16")]
+    pub segment: u32,
+    /// Bytes of that segment that count.
+    #[prost(uint64, tag = "17")]
+    pub segment_bytes: u64,
+    /// Reports that had counted before.
+    #[prost(uint64, tag = "18")]
+    pub reports_already: u64,
+    /// Reports of URLs that were no longer the worker's.
+    #[prost(uint64, tag = "19")]
+    pub reports_stale: u64,
+    /// Leases that ran out.
+    #[prost(uint64, tag = "20")]
+    pub leases_expired: u64,
+}
+
+/// How a crawl ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Finish {
+    /// It has not.
+    Running = 0,
+    /// Nothing is queued, delayed or leased.
+    Complete = 1,
+    /// It has fetched as many pages as it may.
+    PageBudget = 2,
+}
+
+/// A host in a crawl.
+#[derive(Clone, PartialEq, Message)]
+pub struct HostRow {
+    /// Scheme, host and port.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// The earliest next fetch, in milliseconds of the master's clock.
+    #[prost(uint64, tag = "2")]
+    pub next_ready: u64,
+    /// The delay that the host itself asked for, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub delay_ms: u64,
+    /// URLs waiting.
+    #[prost(uint64, tag = "4")]
+    pub queued: u64,
+    /// Pages fetched.
+    #[prost(uint64, tag = "5")]
+    pub pages: u64,
+}
+
+/// A URL that waits, or is lent: it stays in its place until it has ended.
+#[derive(Clone, PartialEq, Message)]
+pub struct QueueRow {
+    /// The URL without its host key.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// Redirects followed to come here.
+    #[prost(uint32, tag = "2")]
+    pub hops: u32,
+    /// The id of the page it was found on; empty for a seed.
+    #[prost(bytes = "vec", tag = "3")]
+    pub via: Vec<u8>,
+    /// Tries that were reported as failed.
+    #[prost(uint32, tag = "4")]
+    pub failures: u32,
+    /// Leases that ran out with this URL in them.
+    #[prost(uint32, tag = "5")]
+    pub losses: u32,
+    /// The token it was last lent under; 0 for never, or not since this row.
+    #[prost(uint64, tag = "6")]
+    pub last_token: u64,
+    /// Whether a report under that token has counted.
+    #[prost(bool, tag = "7")]
+    pub last_applied: bool,
+}
+
+/// What the visited set knows of a URL.
+#[derive(Clone, PartialEq, Message)]
+pub struct UrlRow {
+    /// One of the three states.
+    #[prost(oneof = "UrlState", tags = "1, 2, 3")]
+    pub state: Option<UrlState>,
+}
+
+/// A URL's state.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum UrlState {
+    /// Waiting or lent; the bytes are its [`Slot`](super::keys::Slot).
+    #[prost(bytes, tag = "1")]
+    Pending(Vec<u8>),
+    /// Ended with an answer, whatever its status.
+    #[prost(message, tag = "2")]
+    Fetched(FetchedRow),
+    /// Ended without one.
+    #[prost(message, tag = "3")]
+    Ended(EndedRow),
+}
+
+/// An answer, and where its records are: the page index.
+#[derive(Clone, PartialEq, Message)]
+pub struct FetchedRow {
+    /// The token of the report that counted.
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    /// The HTTP status.
+    #[prost(uint32, tag = "2")]
+    pub status: u32,
+    /// Where the records are: a `pages::Place`.
+    #[prost(bytes = "vec", tag = "3")]
+    pub place: Vec<u8>,
+    /// SHA-1 of the body after content decoding.
+    #[prost(bytes = "vec", tag = "4")]
+    pub sha1: Vec<u8>,
+    /// When the fetch began, in Unix milliseconds by the worker's clock.
+    #[prost(uint64, tag = "5")]
+    pub fetched_at: u64,
+}
+
+/// An end without an answer, with what people want to know of it.
+#[derive(Clone, PartialEq, Message)]
+pub struct EndedRow {
+    /// The token of the report that counted; 0 if none did.
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    /// The number of the class.
+    #[prost(uint32, tag = "2")]
+    pub class: u32,
+    /// What happened.
+    #[prost(string, tag = "3")]
+    pub detail: String,
+    /// The URL without its host key.
+    #[prost(string, tag = "4")]
+    pub path: String,
+    /// The id of the page it was found on; empty for a seed.
+    #[prost(bytes = "vec", tag = "5")]
+    pub via: Vec<u8>,
+    /// Links from a seed.
+    #[prost(uint32, tag = "6")]
+    pub depth: u32,
+    /// Tries, those lost with their worker included.
+    #[prost(uint32, tag = "7")]
+    pub attempts: u32,
+}
+
+/// A lease: what was lent to whom. Written once when it is granted and removed
+/// once when all of it has ended; what has ended in between has left the queue.
+#[derive(Clone, PartialEq, Message)]
+pub struct LeaseRow {
+    /// The crawl's number.
+    #[prost(uint32, tag = "1")]
+    pub crawl: u32,
+    /// The host's number.
+    #[prost(uint32, tag = "2")]
+    pub host: u32,
+    /// The worker's name.
+    #[prost(string, tag = "3")]
+    pub worker: String,
+    /// The [`Slot`](super::keys::Slot)s, one after the other.
+    #[prost(bytes = "vec", tag = "4")]
+    pub slots: Vec<u8>,
+}
+
+/// Reads a row.
+///
+/// # Errors
+/// If the bytes are not one.
+pub fn decode<R: Message + Default>(bytes: &[u8]) -> Result<R, StoreError> {
+    R::decode(bytes).map_err(|error| StoreError::Damaged(format!("a row cannot be read: {error}")))
+}

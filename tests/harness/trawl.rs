@@ -1,0 +1,312 @@
+//! The program under test: one data directory, and the commands that a person gives on it.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    process::{self, Stdio},
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command as Program},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{Duration, Pages, env, secs};
+
+/// A data directory of its own, gone with the value, and the commands on it.
+#[derive(Debug)]
+pub struct Trawl {
+    folder: TempDir,
+}
+
+/// A command that has not been started.
+#[derive(Clone, Debug)]
+pub struct Command {
+    words: Vec<OsString>,
+    options: Vec<(OsString, Option<OsString>)>,
+    folder: PathBuf,
+    limit: Duration,
+}
+
+/// A command that runs; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+    limit: Duration,
+    what: String,
+}
+
+/// A command that has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed as its result.
+    pub stdout: String,
+    /// What it printed besides.
+    pub stderr: String,
+    what: String,
+}
+
+impl Trawl {
+    /// A new data directory. It does not exist yet.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it makes a folder, which is no default"
+    )]
+    pub fn new() -> Self {
+        Self {
+            folder: TempDir::with_prefix("trawl-test-").unwrap(),
+        }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.file("data")
+    }
+
+    /// A file beside the data directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file beside the data directory.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.file(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// `trawl crawl SEEDS --data DIR`, on loopback, without delay and without robots.txt, with short
+    /// waits between tries. [`Command::set`] and [`Command::unset`] change that.
+    pub fn crawl<S: AsRef<OsStr>>(&self, seeds: impl IntoIterator<Item = S>) -> Command {
+        self.command("crawl", seeds)
+            .set("--allow-net", "127.0.0.0/8")
+            .set("--delay", "0s")
+            .set("--robots", "ignore")
+            .set("--retry-wait", "100ms")
+    }
+
+    /// `trawl VERB ARGS --data DIR`.
+    pub fn command<S: AsRef<OsStr>>(
+        &self,
+        verb: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        let command = Command {
+            words: [verb.into()].into_iter().chain(args).collect(),
+            options: Vec::new(),
+            folder: self.folder.path().to_owned(),
+            limit: secs(120),
+        };
+        command.set("--data", self.data())
+    }
+
+    /// Exports to a file beside the data directory and returns its path.
+    ///
+    /// # Panics
+    /// If the export fails.
+    pub async fn export(&self, format: &str, name: &str) -> PathBuf {
+        let path = self.file(name);
+        let export = self.command::<&str>("export", []).set("--format", format);
+        export
+            .set("--out", &path)
+            .set_flag("--force")
+            .done()
+            .await
+            .expect(0);
+        path
+    }
+
+    /// The pages that it has, as the JSON lines tell them.
+    pub async fn pages(&self) -> Pages {
+        Pages::read(&self.export("jsonl", "pages.jsonl").await)
+    }
+
+    /// All WARC files of the data directory.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        collect(&self.data().join("pages"), &mut found);
+        found.retain(|path| path.to_string_lossy().contains(".warc"));
+        found.sort();
+        found
+    }
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found)
+        } else {
+            found.push(path)
+        }
+    }
+}
+
+impl Command {
+    /// With an option, in the place of an earlier value of it.
+    pub fn set(self, option: &str, value: impl AsRef<OsStr>) -> Self {
+        self.unset(option).option(option, Some(value.as_ref()))
+    }
+
+    /// With one more value of an option that can be given several times.
+    pub fn and(self, option: &str, value: impl AsRef<OsStr>) -> Self {
+        self.option(option, Some(value.as_ref()))
+    }
+
+    /// With an option that takes no value.
+    pub fn set_flag(self, option: &str) -> Self {
+        self.option(option, None)
+    }
+
+    /// Without an option.
+    pub fn unset(mut self, option: &str) -> Self {
+        self.options.retain(|(name, _)| name != option);
+        self
+    }
+
+    /// With another limit than two minutes.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    fn option(mut self, option: &str, value: Option<&OsStr>) -> Self {
+        self.options
+            .push((option.into(), value.map(OsStr::to_owned)));
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// It gets a proxy from its environment that does not answer, because it must not use it.
+    pub fn start(&self) -> Running {
+        let mut program = Program::new(env::trawl());
+        program.args(&self.words);
+        for (name, value) in &self.options {
+            program.arg(name).args(value);
+        }
+        let dead = "http://127.0.0.1:9";
+        let mut child = program
+            .envs(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, dead)))
+            .env_remove("RUST_LOG")
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let stdout = tokio::spawn(all_of(child.stdout.take().unwrap()));
+        let stderr = tokio::spawn(all_of(child.stderr.take().unwrap()));
+        Running {
+            child,
+            stdout,
+            stderr,
+            limit: self.limit,
+            what: format!("{program:?}"),
+        }
+    }
+
+    /// Starts it and waits for its end.
+    ///
+    /// # Panics
+    /// If it takes too long, or panics itself.
+    pub async fn done(&self) -> Ended {
+        self.start().done().await
+    }
+}
+
+async fn all_of(mut stream: impl AsyncReadExt + Unpin) -> String {
+    let mut bytes = Vec::new();
+    // What was printed before a pipe broke is all there is.
+    let _ = stream.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Running {
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        let pid = self.child.id().expect("it is still running").to_string();
+        let sent = process::Command::new("sh")
+            .args(["-c", "kill -INT \"$0\"", &pid])
+            .status();
+        assert!(sent.unwrap().success(), "the signal could not be sent");
+    }
+
+    /// `kill -9`, and its end.
+    pub async fn kill(mut self) -> Ended {
+        self.child.start_kill().unwrap();
+        self.done().await
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it takes too long, or panics itself.
+    pub async fn done(mut self) -> Ended {
+        let status = timeout(self.limit, self.child.wait()).await;
+        if status.is_err() {
+            self.child.start_kill().unwrap();
+        }
+        let ended = Ended {
+            code: status
+                .as_ref()
+                .ok()
+                .and_then(|status| status.as_ref().unwrap().code()),
+            stdout: self.stdout.await.unwrap(),
+            stderr: self.stderr.await.unwrap(),
+            what: self.what,
+        };
+        assert!(status.is_ok(), "not done within {:?}: {ended}", self.limit);
+        assert!(!ended.stderr.contains("panicked"), "it panicked: {ended}");
+        ended
+    }
+}
+
+impl Ended {
+    /// That it ended with this exit code.
+    ///
+    /// # Panics
+    /// If not, with all it printed.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        self
+    }
+
+    /// That it said each of these, in its messages or in its summary.
+    ///
+    /// # Panics
+    /// If not, with all it printed.
+    #[track_caller]
+    pub fn says<'a>(self, parts: impl IntoIterator<Item = &'a str>) -> Self {
+        for part in parts {
+            let is_said = self.stderr.contains(part) || self.stdout.contains(part);
+            assert!(is_said, "it should say {part:?}: {self}");
+        }
+        self
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            code,
+            stdout,
+            stderr,
+            what,
+        } = self;
+        write!(
+            f,
+            "{what}\nexit code {code:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
+        )
+    }
+}

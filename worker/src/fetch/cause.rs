@@ -1,0 +1,132 @@
+//! From the errors of the HTTP client to our own.
+//!
+//! reqwest's errors are chains across reqwest, hyper and rustls, in which only
+//! the types of the links tell what went wrong. This is the only place that
+//! knows them.
+
+use std::{error::Error, io, iter::successors};
+
+use rustls::CertificateError;
+use trawl_shared::{units::Span, url::CrawlUrl};
+
+use super::{FetchError, Timeout};
+
+/// What a request was on its way to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    pub(super) url: &'a CrawlUrl,
+    /// Host and port of the proxy that is connected to instead.
+    pub(super) proxy: Option<&'a str>,
+    pub(super) connect_limit: Span,
+}
+
+/// Why no response came.
+pub(super) fn of_request(error: &reqwest::Error, target: &Target<'_>) -> FetchError {
+    if let Some(ours) = find::<FetchError>(error) {
+        return ours.clone();
+    }
+    if error.is_builder() {
+        // The URL standard admits hosts such as `{x}`, that no name can be.
+        let host = target.url.url().host_str().unwrap_or_default().to_owned();
+        return FetchError::NoSuchHost { host };
+    }
+    if error.is_connect() {
+        return of_connection(error, target);
+    }
+    let cause = deepest(error);
+    match find::<hyper::Error>(error) {
+        Some(error) if error.is_parse() => FetchError::Protocol { cause },
+        _ => FetchError::Broken { cause },
+    }
+}
+
+/// Why a response's body ended before it was whole.
+pub(super) fn of_body(error: &reqwest::Error) -> FetchError {
+    let cause = deepest(error);
+    match io_kind(error) {
+        // Chunked coding that is none.
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            FetchError::Protocol { cause }
+        }
+        _ => FetchError::Broken { cause },
+    }
+}
+
+/// What the last link of the chain says, which is nearest to what happened.
+pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
+    let text = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+fn of_connection(error: &reqwest::Error, target: &Target<'_>) -> FetchError {
+    use io::ErrorKind as Kind;
+
+    if error.is_timeout() {
+        return FetchError::Timeout(Timeout::Connect(target.connect_limit));
+    }
+    if let Some(error) = find::<rustls::Error>(error) {
+        return FetchError::Tls { cause: of_tls(error) };
+    }
+    let peer = target.peer();
+    let is_tls = target.url.url().scheme() == "https";
+    match io_kind(error) {
+        Some(Kind::ConnectionRefused) => FetchError::Refused { peer },
+        // Whoever resets a connection has accepted it before.
+        Some(Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe) if is_tls => {
+            FetchError::Tls { cause: "the host closed the connection in the handshake".into() }
+        }
+        _ => FetchError::Connect { peer, cause: deepest(error) },
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> String {
+    let rustls::Error::InvalidCertificate(certificate) = error else { return error.to_string() };
+    match certificate {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "certificate expired".into()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "certificate not valid yet".into()
+        }
+        CertificateError::UnknownIssuer => "certificate of an unknown issuer".into(),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "certificate of another host".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+impl Target<'_> {
+    fn peer(&self) -> String {
+        let url = self.url.url();
+        match (self.proxy, url.host_str(), url.port_or_known_default()) {
+            (Some(proxy), ..) => format!("the proxy {proxy}"),
+            (None, Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => self.url.authority().to_owned(),
+        }
+    }
+}
+
+/// The kind of the innermost I/O error; those around it are of kind "other".
+fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    chain(error).filter_map(|link| link.downcast_ref::<io::Error>()).last().map(io::Error::kind)
+}
+
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    chain(error).find_map(|link| link.downcast_ref())
+}
+
+/// The error and its causes. An I/O error's source is not what it wraps but the
+/// source of that, so what it wraps is asked for first.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |link| {
+        let link: &'a (dyn Error + 'static) = *link;
+        match link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+            None => link.source(),
+        }
+    })
+}

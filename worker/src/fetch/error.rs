@@ -1,0 +1,146 @@
+//! Why a URL could not be fetched: a phrase for people, and a class for the
+//! rules of retrying.
+//!
+//! Each phrase can follow "could not fetch: " and holds the deepest cause that
+//! tells something. Causes are kept as text, not as `#[source]`: an error is
+//! cloned, compared and sent to the master, and what a library had to say is of
+//! use to people only.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use trawl_shared::{outcome::FailureKind, units::Span, untrusted::Untrusted};
+
+/// Why a URL could not be fetched. A 404 is no error: it is a page that says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The name does not resolve.
+    #[error("no such host {}", Untrusted(host))]
+    NoSuchHost {
+        /// The name.
+        host: String,
+    },
+    /// The name server gave no answer.
+    #[error("no answer of the name server for {}: {}", Untrusted(host), Untrusted(cause))]
+    Dns {
+        /// The name.
+        host: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// Nothing listens there.
+    #[error("connection refused by {}", Untrusted(peer))]
+    Refused {
+        /// Host and port.
+        peer: String,
+    },
+    /// The connection could not be made.
+    #[error("no connection to {}: {}", Untrusted(peer), Untrusted(cause))]
+    Connect {
+        /// Host and port.
+        peer: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// TLS could not be agreed on, or the certificate is not valid.
+    #[error("TLS: {}", Untrusted(cause))]
+    Tls {
+        /// What went wrong.
+        cause: String,
+    },
+    /// A phase took longer than its limit.
+    #[error("{0}")]
+    Timeout(Timeout),
+    /// The connection broke before the answer was whole.
+    #[error("the connection broke before the answer was whole: {}", Untrusted(cause))]
+    Broken {
+        /// What went wrong.
+        cause: String,
+    },
+    /// The answer was not HTTP.
+    #[error("the answer is not HTTP: {}", Untrusted(cause))]
+    Protocol {
+        /// What went wrong.
+        cause: String,
+    },
+    /// The address is outside the public internet and not allowed.
+    #[error("{}{address} is outside the public internet; --allow-net {block} would allow it",
+        Named(host.as_deref()))]
+    ForbiddenAddress {
+        /// The name that resolved to it; none if the URL has the address itself.
+        host: Option<String>,
+        /// The address.
+        address: IpAddr,
+        /// The special-purpose block that it is in.
+        block: IpNet,
+    },
+    /// robots.txt could not be had, so that nothing may be fetched yet.
+    #[error("robots.txt cannot be had: {}", Untrusted(cause))]
+    RobotsUnavailable {
+        /// What went wrong.
+        cause: String,
+    },
+    /// The fetcher could not make a request of it.
+    #[error("no request can be made: {}", Untrusted(cause))]
+    Internal {
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// Which limit a fetch ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// The connection did not stand, TLS included.
+    Connect(Span),
+    /// The host said nothing at first.
+    Answer(Span),
+    /// The host fell silent in the middle of its answer.
+    Stalled(Span),
+    /// The fetch as a whole took too long.
+    Whole(Span),
+    /// The body came more slowly than [`super::RATE_MIN`].
+    TooSlow,
+}
+
+impl FetchError {
+    /// The class by which retries and summaries go.
+    pub const fn kind(&self) -> FailureKind {
+        match self {
+            Self::NoSuchHost { .. } => FailureKind::NoSuchHost,
+            Self::Dns { .. } => FailureKind::Dns,
+            Self::Refused { .. } | Self::Connect { .. } => FailureKind::Connect,
+            Self::Tls { .. } => FailureKind::Tls,
+            Self::Timeout(_) => FailureKind::Timeout,
+            Self::Broken { .. } => FailureKind::Broken,
+            Self::Protocol { .. } => FailureKind::Protocol,
+            Self::ForbiddenAddress { .. } => FailureKind::ForbiddenAddress,
+            Self::RobotsUnavailable { .. } => FailureKind::RobotsUnavailable,
+            Self::Internal { .. } => FailureKind::Internal,
+        }
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(limit) => write!(f, "no connection within {limit}"),
+            Self::Answer(limit) => write!(f, "no answer within {limit}"),
+            Self::Stalled(limit) => write!(f, "the answer stalled for {limit}"),
+            Self::Whole(limit) => write!(f, "not done within {limit}"),
+            Self::TooSlow => write!(f, "slower than {} bytes a second", super::RATE_MIN),
+        }
+    }
+}
+
+/// `name at ` in front of the address that a name resolved to.
+struct Named<'a>(Option<&'a str>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "{} at ", Untrusted(name)),
+            None => Ok(()),
+        }
+    }
+}

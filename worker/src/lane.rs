@@ -1,0 +1,301 @@
+//! A lane: the worker's serial line to one host. It fetches what it is lent, one
+//! after the other, no sooner than the delay after the last fetch ended.
+
+use std::{
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use tokio::time::{Instant, sleep_until};
+use trawl_proto::v1::{HostBatch, LeasedUrl};
+use trawl_shared::{
+    lease::Token,
+    outcome::FailureKind,
+    spec::RobotsPolicy,
+    url::{CrawlUrl, HostKey},
+};
+
+use crate::{
+    account::{Account, Leased},
+    crawls::ReadyCrawl,
+    fetch::{Fetch, FetchError, Page, RobotsCache, Rules, fetch_rules},
+    pipeline::Worker,
+};
+
+/// A lane asks for more URLs when it has this many left.
+const LOW_WATER: usize = 24;
+
+/// What a lane has to do. Shared by the lane, which takes, and the lease loops,
+/// which add.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    state: Mutex<WorkState>,
+}
+
+#[derive(Debug, Default)]
+struct WorkState {
+    batches: VecDeque<Batch>,
+    /// More was asked for since the last batch came.
+    asked: bool,
+    /// The lane has ended; a new batch needs a new one.
+    ended: bool,
+}
+
+/// A host batch on its way through a lane.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    token: Token,
+    crawl: u32,
+    host: u32,
+    spec_version: u32,
+    delay: Duration,
+    urls: VecDeque<LeasedUrl>,
+}
+
+/// The next thing to do.
+struct Task {
+    token: Token,
+    crawl: u32,
+    host: u32,
+    spec_version: u32,
+    delay: Duration,
+    url: LeasedUrl,
+    /// The lane runs low and has not asked for more yet.
+    is_low: bool,
+}
+
+impl From<HostBatch> for Batch {
+    fn from(batch: HostBatch) -> Self {
+        Self {
+            token: Token(batch.token),
+            crawl: batch.crawl,
+            host: batch.host,
+            spec_version: batch.spec_version,
+            delay: Duration::from_millis(batch.delay_ms),
+            urls: batch.urls.into(),
+        }
+    }
+}
+
+impl Work {
+    /// Adds a batch, unless the lane has ended: then it is given back.
+    pub(crate) fn add(&self, batch: Batch) -> Result<(), Batch> {
+        let mut state = self.lock();
+        if state.ended {
+            return Err(batch);
+        }
+        state.asked = false;
+        state.batches.push_back(batch);
+        Ok(())
+    }
+
+    /// The next URL; none ends the lane.
+    fn next(&self) -> Option<Task> {
+        let mut state = self.lock();
+        while let Some(batch) = state.batches.front_mut() {
+            let Some(url) = batch.urls.pop_front() else {
+                state.batches.pop_front();
+                continue;
+            };
+            let (token, crawl, host) = (batch.token, batch.crawl, batch.host);
+            let (spec_version, delay) = (batch.spec_version, batch.delay);
+            let left: usize = state.batches.iter().map(|batch| batch.urls.len()).sum();
+            let is_low = left <= LOW_WATER && !state.asked;
+            state.asked |= is_low;
+            return Some(Task { token, crawl, host, spec_version, delay, url, is_low });
+        }
+        state.ended = true;
+        None
+    }
+
+    /// Drops what is left of a lease that the worker may no longer act on.
+    fn forget(&self, token: Token) {
+        self.lock().batches.retain(|batch| batch.token != token);
+    }
+
+    /// Ends the lane with work left in it.
+    fn end(&self) {
+        self.lock().ended = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WorkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a lane until its work is done or the worker stops. What it leaves is
+/// handed back by the pipeline, or runs out.
+pub(crate) async fn run<F: Fetch>(worker: Arc<Worker<F>>, work: Arc<Work>) {
+    let mut lane = Lane { worker, account: Account::new(), free_at: None };
+    while !lane.worker.stop.is_cancelled() {
+        let Some(task) = work.next() else { return };
+        if task.is_low {
+            lane.worker.ask_for_more(task.crawl, task.host);
+        }
+        if !lane.worker.holdings.may_fetch(task.token, Instant::now()) {
+            work.forget(task.token);
+            continue;
+        }
+        let token = task.token;
+        // A defect in one page's handling ends that page, not the worker.
+        let done = AssertUnwindSafe(lane.fetch_and_report(task)).catch_unwind().await;
+        if done.is_err() {
+            tracing::error!(%token, "the handling of a page panicked; its lease is left to run out");
+            lane.account = Account::new();
+            work.forget(token);
+        }
+    }
+    work.end();
+}
+
+struct Lane<F> {
+    worker: Arc<Worker<F>>,
+    account: Account,
+    /// When the host may be fetched from again; none before the first fetch, for
+    /// which the master has waited.
+    free_at: Option<Instant>,
+}
+
+impl<F: Fetch> Lane<F> {
+    async fn fetch_and_report(&mut self, task: Task) {
+        let worker = Arc::clone(&self.worker);
+        let crawl = worker.crawls.get(&worker.master, task.crawl, task.spec_version).await;
+        let crawl = match crawl {
+            Ok(crawl) => crawl,
+            Err(error) => {
+                tracing::warn!(%error, crawl = task.crawl, "cannot fetch for the crawl");
+                return;
+            }
+        };
+        let Ok(url) = CrawlUrl::parse(&task.url.url) else {
+            tracing::error!(token = %task.token, "the master lent a URL that is not one");
+            return;
+        };
+        let leased = Leased {
+            token: task.token,
+            crawl: task.crawl,
+            host: task.host,
+            depth: task.url.depth,
+            hops: task.url.hops,
+            attempt: task.url.attempt,
+            via: task.url.via,
+            host_delay: None,
+        };
+        let Some(outgoing) = self.outcome(&crawl, leased, url, task.delay).await else { return };
+        worker.outbox.put(outgoing).await;
+    }
+
+    /// Fetches a URL if its host allows it, and accounts for it. None if the
+    /// worker stops before there is an outcome.
+    async fn outcome(
+        &mut self,
+        crawl: &Arc<ReadyCrawl<F>>,
+        mut leased: Leased,
+        url: CrawlUrl,
+        delay: Duration,
+    ) -> Option<crate::report::Outgoing> {
+        let mut delay = delay;
+        if crawl.spec.robots == RobotsPolicy::Obey {
+            match self.rules(crawl, leased.crawl, &url, delay).await? {
+                Ok(rules) => {
+                    leased.host_delay = rules.crawl_delay();
+                    delay = delay.max(rules.crawl_delay().unwrap_or_default());
+                    if !rules.allowed(&url) {
+                        let detail = "disallowed by robots.txt".to_owned();
+                        let kind = FailureKind::Disallowed;
+                        return Some(self.account.failure(&leased, &url, kind, detail, None));
+                    }
+                }
+                Err(error) => return Some(self.account.fetch_failure(&leased, &url, &error)),
+            }
+        }
+        match self.get(crawl, &url, delay).await? {
+            Ok(page) => Some(self.account_for(crawl, leased, page).await),
+            Err(error) => Some(self.account.fetch_failure(&leased, &url, &error)),
+        }
+    }
+
+    /// The host's robots rules, fetched unless they are known.
+    async fn rules(
+        &mut self,
+        crawl: &ReadyCrawl<F>,
+        number: u32,
+        url: &CrawlUrl,
+        delay: Duration,
+    ) -> Option<Result<Arc<Rules>, FetchError>> {
+        let host = HostKey::trusted(url.host_key_str().to_owned());
+        let cache: &RobotsCache = &self.worker.robots;
+        if let Some(rules) = cache.get(number, &host) {
+            return Some(Ok(rules));
+        }
+        self.pace().await?;
+        let token = crawl.spec.product_token();
+        let fetch = fetch_rules(&crawl.fetcher, url, token);
+        let fetched = self.worker.unless_aborted(fetch).await?;
+        let delay = match &fetched {
+            Ok(rules) => delay.max(rules.crawl_delay().unwrap_or_default()),
+            Err(_) => delay,
+        };
+        self.free_at = Some(Instant::now() + delay);
+        Some(fetched.map(|rules| self.worker.robots.insert(number, host, rules)))
+    }
+
+    async fn get(
+        &mut self,
+        crawl: &ReadyCrawl<F>,
+        url: &CrawlUrl,
+        delay: Duration,
+    ) -> Option<Result<Page, FetchError>> {
+        self.pace().await?;
+        let fetched = self.worker.unless_aborted(crawl.fetcher.get(url)).await?;
+        self.free_at = Some(Instant::now() + delay);
+        Some(fetched)
+    }
+
+    /// Waits until the host may be fetched from. None if the worker stops first.
+    async fn pace(&self) -> Option<()> {
+        let Some(free_at) = self.free_at.filter(|free_at| *free_at > Instant::now()) else {
+            return Some(());
+        };
+        tokio::select! {
+            () = sleep_until(free_at) => Some(()),
+            () = self.worker.stop.cancelled() => None,
+        }
+    }
+
+    /// Parses a page and writes its records: here if that is quick, on a thread
+    /// for such work if it may take long.
+    async fn account_for(
+        &mut self,
+        crawl: &Arc<ReadyCrawl<F>>,
+        leased: Leased,
+        page: Page,
+    ) -> crate::report::Outgoing {
+        /// Bytes of a body that are parsed and compressed in a millisecond or so.
+        const QUICK_BYTES: usize = 256 * 1024;
+        let is_quick = page.body.len() <= QUICK_BYTES && crawl.spec.extract.is_empty();
+        if is_quick {
+            return self.account.page(crawl, &self.worker.known, &leased, page);
+        }
+        let (crawl, worker, url) = (Arc::clone(crawl), Arc::clone(&self.worker), page.url.clone());
+        let mut account = std::mem::take(&mut self.account);
+        let on_behalf = leased.clone();
+        let work = move || {
+            let outgoing = account.page(&crawl, &worker.known, &leased, page);
+            (account, outgoing)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok((account, outgoing)) => {
+                self.account = account;
+                outgoing
+            }
+            Err(error) => {
+                let detail = format!("the page could not be parsed: {error}");
+                self.account.failure(&on_behalf, &url, FailureKind::Internal, detail, None)
+            }
+        }
+    }
+}

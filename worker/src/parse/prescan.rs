@@ -1,0 +1,271 @@
+//! The charset that a page's first bytes declare.
+//!
+//! This is the HTML standard's "prescan a byte stream to determine its
+//! encoding", step by step, on the first 1,024 bytes: `<meta charset>`,
+//! `<meta http-equiv=content-type>`, then the XML declaration. Later
+//! declarations, for which a browser would start over, are left out.
+
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252, X_USER_DEFINED};
+
+use super::charset::encoding;
+
+/// Bytes that are looked at.
+const PRESCAN_BYTES: usize = 1024;
+
+/// The encoding that the start of `body` declares.
+pub(super) fn prescan(body: &[u8]) -> Option<&'static Encoding> {
+    let head = &body[..body.len().min(PRESCAN_BYTES)];
+    match head {
+        [b'<', 0, b'?', 0, b'x', 0, ..] => return Some(UTF_16LE),
+        [0, b'<', 0, b'?', 0, b'x', ..] => return Some(UTF_16BE),
+        _ => {}
+    }
+    Cursor { bytes: head, at: 0 }.prescan().or_else(|| xml_encoding(head))
+}
+
+/// A place in the bytes. Functions that need more bytes than there are return
+/// none, which ends the prescan.
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn prescan(&mut self) -> Option<&'static Encoding> {
+        loop {
+            let rest = self.bytes.get(self.at..)?;
+            if rest.starts_with(b"<!--") {
+                // The dashes may be those of the opening.
+                self.at += 2;
+                self.skip_past(b"-->")?;
+            } else if is_meta(rest) {
+                self.at += 5;
+                if let Some(encoding) = self.meta()? {
+                    return Some(encoding);
+                }
+                self.at += 1;
+            } else if is_tag(rest) {
+                self.skip_while(|byte| !is_space(byte) && byte != b'>')?;
+                while self.attribute()?.is_some() {}
+                self.at += 1;
+            } else if matches!(rest, [b'<', b'!' | b'/' | b'?', ..]) {
+                self.skip_past(b">")?;
+            } else {
+                self.at += 1;
+            }
+        }
+    }
+
+    /// What a `<meta>` declares; the inner none if nothing.
+    fn meta(&mut self) -> Option<Option<&'static Encoding>> {
+        let mut names = Vec::new();
+        let mut is_pragma = false;
+        let mut needs_pragma = false;
+        let mut found = None;
+        while let Some((name, value)) = self.attribute()? {
+            if names.contains(&name) {
+                continue;
+            }
+            match name.as_slice() {
+                b"http-equiv" => is_pragma |= value == b"content-type",
+                b"content" if found.is_none() => {
+                    found = label_in_content(&value).and_then(encoding);
+                    needs_pragma = found.is_some();
+                }
+                b"charset" => {
+                    found = encoding(&value);
+                    needs_pragma = false;
+                }
+                _ => {}
+            }
+            names.push(name);
+        }
+        Some(found.filter(|_| is_pragma || !needs_pragma).map(as_declared))
+    }
+
+    /// The next attribute of a tag, its name and value in lower case; the inner
+    /// none at the tag's end.
+    fn attribute(&mut self) -> Option<Option<(Vec<u8>, Vec<u8>)>> {
+        self.skip_while(|byte| is_space(byte) || byte == b'/')?;
+        let (mut name, mut value) = (Vec::new(), Vec::new());
+        if self.peek()? == b'>' {
+            return Some(None);
+        }
+        loop {
+            match self.peek()? {
+                b'=' if !name.is_empty() => break,
+                b'/' | b'>' => return Some(Some((name, value))),
+                byte if is_space(byte) => {
+                    self.skip_while(is_space)?;
+                    if self.peek()? != b'=' {
+                        return Some(Some((name, value)));
+                    }
+                    break;
+                }
+                byte => name.push(byte.to_ascii_lowercase()),
+            }
+            self.at += 1;
+        }
+        self.at += 1;
+        self.skip_while(is_space)?;
+        match self.peek()? {
+            quote @ (b'"' | b'\'') => {
+                self.at += 1;
+                while self.peek()? != quote {
+                    value.push(self.peek()?.to_ascii_lowercase());
+                    self.at += 1;
+                }
+                self.at += 1;
+            }
+            _ => {
+                while !is_space(self.peek()?) && self.peek()? != b'>' {
+                    value.push(self.peek()?.to_ascii_lowercase());
+                    self.at += 1;
+                }
+            }
+        }
+        Some(Some((name, value)))
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip_while(&mut self, skips: impl Fn(u8) -> bool) -> Option<()> {
+        while skips(self.peek()?) {
+            self.at += 1;
+        }
+        Some(())
+    }
+
+    fn skip_past(&mut self, end: &[u8]) -> Option<()> {
+        let rest = self.bytes.get(self.at..)?;
+        self.at += find(rest, end)? + end.len();
+        Some(())
+    }
+}
+
+/// UTF-16 cannot be declared in ASCII bytes, and x-user-defined is a mistake.
+fn as_declared(found: &'static Encoding) -> &'static Encoding {
+    if found == UTF_16LE || found == UTF_16BE {
+        UTF_8
+    } else if found == X_USER_DEFINED {
+        WINDOWS_1252
+    } else {
+        found
+    }
+}
+
+/// The label in the `content` of a `<meta>`, as in `text/html; charset=utf-8`.
+fn label_in_content(content: &[u8]) -> Option<&[u8]> {
+    let mut rest = content;
+    loop {
+        rest = &rest[find(rest, b"charset")? + b"charset".len()..];
+        if let Some(value) = rest.trim_ascii_start().strip_prefix(b"=") {
+            let value = value.trim_ascii_start();
+            return match value {
+                [quote @ (b'"' | b'\''), quoted @ ..] => {
+                    let end = quoted.iter().position(|byte| byte == quote)?;
+                    Some(&quoted[..end])
+                }
+                _ => value.split(|byte| is_space(*byte) || *byte == b';').next(),
+            };
+        }
+    }
+}
+
+/// The encoding of an XML declaration.
+fn xml_encoding(head: &[u8]) -> Option<&'static Encoding> {
+    let rest = head.strip_prefix(b"<?xml")?;
+    let declaration = &rest[..find(rest, b">")?];
+    let named = &declaration[find(declaration, b"encoding")? + b"encoding".len()..];
+    let (quote, value) = trim_low(trim_low(named).strip_prefix(b"=")?).split_first()?;
+    if !matches!(quote, b'"' | b'\'') {
+        return None;
+    }
+    let label = &value[..value.iter().position(|byte| byte == quote)?];
+    if label.iter().any(|byte| *byte <= b' ') {
+        return None;
+    }
+    encoding(label).map(as_declared)
+}
+
+fn trim_low(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| *byte > b' ').unwrap_or(bytes.len());
+    &bytes[start..]
+}
+
+fn is_meta(bytes: &[u8]) -> bool {
+    let Some((tag, rest)) = bytes.split_at_checked(5) else { return false };
+    let ends = rest.first().is_some_and(|byte| is_space(*byte) || *byte == b'/');
+    ends && tag.eq_ignore_ascii_case(b"<meta")
+}
+
+fn is_tag(bytes: &[u8]) -> bool {
+    matches!(
+        bytes,
+        [b'<', b'a'..=b'z' | b'A'..=b'Z', ..] | [b'<', b'/', b'a'..=b'z' | b'A'..=b'Z', ..]
+    )
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b'\t' | b'\n' | 0x0c | b'\r' | b' ')
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declarations_of_the_first_bytes() {
+        for (head, want) in [
+            ("<meta charset=gbk>", "GBK"),
+            ("<META CHARSET='GBK'>", "GBK"),
+            ("<meta\ncharset = \"gbk\" />", "GBK"),
+            ("<meta/charset=gbk/>", ""), // The label is then "gbk/".
+            ("<meta charset=gbk charset=big5>", "GBK"),
+            ("<meta charset=nonsense><meta charset=gbk>", "GBK"),
+            ("<meta charset=utf-16>", "UTF-8"),
+            ("<meta charset=x-user-defined>", "windows-1252"),
+            ("<meta charset=iso-2022-kr>", ""),
+            ("<metacharset=gbk>", ""),
+            ("<meta name=x content='text/html; charset=gbk'>", ""),
+            ("<meta http-equiv=content-type content='text/html; charset=gbk'>", "GBK"),
+            ("<meta content='text/html;charset=gbk' http-equiv='Content-Type'>", "GBK"),
+            ("<meta http-equiv=content-type content='charset charset = \"gbk\"'>", "GBK"),
+            ("<meta http-equiv=content-type content='charset=\"gbk'>", ""),
+            ("<meta http-equiv=content-type content='charset=gbk;x' charset=big5>", "Big5"),
+            ("<meta http-equiv=refresh content='charset=gbk'>", ""),
+            ("<!-- <meta charset=gbk> --><meta charset=big5>", "Big5"),
+            ("<!--><meta charset=gbk>", "GBK"),
+            ("<a title='<meta charset=gbk>'><meta charset=big5>", "Big5"),
+            ("</a title='<meta charset=gbk>'><meta charset=big5>", "Big5"),
+            ("<!x '<meta charset=gbk>", ""),
+            ("< meta charset=gbk><script>'<meta charset=gbk>'", "GBK"),
+            ("<? x><meta charset=gbk>", "GBK"),
+            ("<meta charset=gbk", ""),
+            ("<?xml version='1.0' encoding=\"gbk\"?><html>", "GBK"),
+            ("<?xml encoding = 'utf-16' ?>", "UTF-8"),
+            ("<?xml encoding='g bk'?>", ""),
+            ("<?xml?> encoding='gbk'", ""),
+            ("<?xml encoding='gbk'?><meta charset=big5>", "Big5"),
+            ("<\0?\0x\0", "UTF-16LE"),
+            ("\0<\0?\0x", "UTF-16BE"),
+            ("", ""),
+        ] {
+            let got = prescan(head.as_bytes()).map_or("", Encoding::name);
+            assert_eq!(got, want, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_1024_bytes_count() {
+        let page = |before: usize| format!("{}<meta charset=gbk>", " ".repeat(before));
+        assert_eq!(prescan(page(1024 - 18).as_bytes()).map(Encoding::name), Some("GBK"));
+        assert_eq!(prescan(page(1024 - 17).as_bytes()), None);
+    }
+}

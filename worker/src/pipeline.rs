@@ -1,0 +1,318 @@
+//! The worker's parts and the loops between them. The only file of the worker
+//! that starts anything.
+//!
+//! Two loops lease: one asks for further hosts while lanes are free, the other
+//! for more of the hosts whose lanes run low. Each host has a lane; lanes put
+//! reports into the outbox; one loop sends them, and one renews what is held.
+//! To stop, leasing and lanes end first, then the outbox runs dry, then what is
+//! left is handed back.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use trawl_proto::v1::{HostBatch, HostRef, Verdict};
+use trawl_shared::{backoff, known::Known, lease::Token};
+
+use crate::{
+    config::WorkerConfig,
+    crawls::{MakeFetcher, ReadyCrawls},
+    fetch::{Fetch, RobotsCache},
+    holdings::{Holdings, renewal_interval},
+    lane::{self, Work},
+    master::{Master, MasterError, Welcome},
+    report::{Outbox, Outgoing, Outlet, outbox},
+};
+
+/// The first wait when the master is away, and the longest.
+const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+
+/// Everything that the lanes of a worker share.
+pub(crate) struct Worker<F> {
+    pub(crate) master: Master,
+    pub(crate) config: WorkerConfig,
+    pub(crate) crawls: ReadyCrawls<F>,
+    pub(crate) robots: RobotsCache,
+    pub(crate) holdings: Holdings,
+    pub(crate) known: Mutex<Known>,
+    pub(crate) outbox: Outbox,
+    /// Cancelled when no further fetch may start.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when fetches under way are to be given up.
+    abort: CancellationToken,
+    lanes: Mutex<HashMap<(u32, u32), Arc<Work>>>,
+    lane_ended: Notify,
+    low: mpsc::Sender<HostRef>,
+}
+
+/// Works for `master` until `stop` is cancelled. Then no further fetch is begun,
+/// those under way may end within the grace period, their outcomes are reported,
+/// and the rest is handed back.
+///
+/// # Errors
+/// If the master refuses the worker.
+pub async fn run<F: Fetch>(
+    master: Master,
+    config: WorkerConfig,
+    make_fetcher: MakeFetcher<F>,
+    stop: CancellationToken,
+) -> Result<(), MasterError> {
+    let Some(welcome) = join(&master, &stop).await? else { return Ok(()) };
+    tracing::info!(instance = %welcome.instance, "joined the master");
+    let (outbox, outlet) = outbox(&config);
+    let (low, lows) = mpsc::channel(config.lanes.max(1));
+    let worker = Arc::new(Worker {
+        crawls: ReadyCrawls::new(make_fetcher),
+        robots: RobotsCache::new(config.robots_hosts),
+        holdings: Holdings::default(),
+        known: Mutex::new(Known::new(config.known_urls)),
+        outbox,
+        abort: CancellationToken::new(),
+        lanes: Mutex::default(),
+        lane_ended: Notify::new(),
+        low,
+        stop,
+        config,
+        master,
+    });
+
+    let lanes = TaskTracker::new();
+    let renewal = tokio::spawn(renew(Arc::clone(&worker), welcome.lease));
+    let drain = CancellationToken::new();
+    let reporter = tokio::spawn(send_reports(Arc::clone(&worker), outlet, drain.clone()));
+    tokio::join!(
+        lease_hosts(&worker, welcome.lease, &lanes),
+        lease_more(&worker, welcome.lease, &lanes, lows),
+    );
+    worker.end_lanes(lanes).await;
+    drain.cancel();
+    worker.end_reports(reporter).await;
+    renewal.abort();
+    worker.hand_back().await;
+    Ok(())
+}
+
+/// Joins the master, for as long as it takes. None if the worker stops first.
+async fn join(master: &Master, stop: &CancellationToken) -> Result<Option<Welcome>, MasterError> {
+    let mut attempt = 0;
+    loop {
+        match master.join().await {
+            Ok(welcome) => return Ok(Some(welcome)),
+            Err(error @ MasterError::Away(_)) => {
+                attempt += 1;
+                tracing::warn!(%error, attempt, "will try to join again");
+                if !wait_again(attempt, stop).await {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Asks for further hosts while lanes are free.
+async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lease: Duration, lanes: &TaskTracker) {
+    let mut failures = 0;
+    while !worker.stop.is_cancelled() {
+        let lane_ended = worker.lane_ended.notified();
+        let free = worker.config.lanes.saturating_sub(worker.lanes().len());
+        if free == 0 {
+            tokio::select! { () = lane_ended => {}, () = worker.stop.cancelled() => {} }
+            continue;
+        }
+        let wait = worker.config.lease_wait;
+        let asked = Instant::now();
+        let call = worker.master.lease(free, Vec::new(), wait);
+        let Some(answer) = worker.unless_stopped(call).await else { return };
+        match answer {
+            Ok(batches) => {
+                failures = 0;
+                worker.take(batches, asked, lease, lanes);
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, "will ask for leases again");
+                wait_again(failures, &worker.stop).await;
+            }
+        }
+    }
+}
+
+/// Asks for more of the hosts whose lanes run low.
+async fn lease_more<F: Fetch>(
+    worker: &Arc<Worker<F>>,
+    lease: Duration,
+    lanes: &TaskTracker,
+    mut lows: mpsc::Receiver<HostRef>,
+) {
+    loop {
+        let Some(first) = worker.unless_stopped(lows.recv()).await.flatten() else { return };
+        let mut hosts = vec![first];
+        while let Ok(host) = lows.try_recv() {
+            hosts.push(host);
+        }
+        let asked = Instant::now();
+        let call = worker.master.lease(0, hosts, Duration::ZERO);
+        match worker.unless_stopped(call).await {
+            None => return,
+            Some(Ok(batches)) => worker.take(batches, asked, lease, lanes),
+            // The lanes run dry then, and their hosts come by the other loop.
+            Some(Err(error)) => tracing::debug!(%error, "no more URLs for running lanes"),
+        }
+    }
+}
+
+/// Sends what the lanes put into the outbox, until `drain` is cancelled and it is empty.
+async fn send_reports<F: Fetch>(
+    worker: Arc<Worker<F>>,
+    mut outlet: Outlet,
+    drain: CancellationToken,
+) {
+    outlet.run(&worker.master, &drain, |outgoing, verdict| worker.hear(outgoing, verdict)).await;
+}
+
+/// Renews what is held, until the task is aborted.
+async fn renew<F: Fetch>(worker: Arc<Worker<F>>, lease: Duration) {
+    loop {
+        sleep(renewal_interval(lease)).await;
+        let tokens = worker.holdings.tokens();
+        if tokens.is_empty() {
+            continue;
+        }
+        let asked = Instant::now();
+        match worker.master.renew(&tokens).await {
+            Ok(lost) => worker.holdings.renewed(&tokens, &lost, asked, lease),
+            Err(error) => tracing::warn!(%error, held = tokens.len(), "leases were not renewed"),
+        }
+    }
+}
+
+impl<F: Fetch> Worker<F> {
+    /// Takes leased batches: to the host's lane, or to a new one.
+    fn take(
+        self: &Arc<Self>,
+        batches: Vec<HostBatch>,
+        asked: Instant,
+        lease: Duration,
+        lanes: &TaskTracker,
+    ) {
+        for batch in batches {
+            self.holdings.take(Token(batch.token), batch.urls.len(), asked, lease);
+            let key = (batch.crawl, batch.host);
+            let mut all = self.lanes();
+            let batch = match all.get(&key).map(|work| work.add(batch.clone().into())) {
+                Some(Ok(())) => continue,
+                Some(Err(batch)) => batch,
+                None => batch.into(),
+            };
+            let work = Arc::new(Work::default());
+            if work.add(batch).is_err() {
+                continue;
+            }
+            all.insert(key, Arc::clone(&work));
+            drop(all);
+            let worker = Arc::clone(self);
+            lanes.spawn(async move {
+                lane::run(Arc::clone(&worker), Arc::clone(&work)).await;
+                worker.lane_ended(key, &work);
+            });
+        }
+    }
+
+    fn lane_ended(&self, key: (u32, u32), work: &Arc<Work>) {
+        let mut all = self.lanes();
+        // A new lane may have taken the place meanwhile.
+        if all.get(&key).is_some_and(|other| Arc::ptr_eq(other, work)) {
+            all.remove(&key);
+        }
+        drop(all);
+        self.lane_ended.notify_one();
+    }
+
+    /// Notes that a lane runs low. If too many do, the lane runs dry first.
+    pub(crate) fn ask_for_more(&self, crawl: u32, host: u32) {
+        let _ = self.low.try_send(HostRef { crawl, host });
+    }
+
+    /// Hears the master's verdict on a report.
+    fn hear(&self, outgoing: &Outgoing, verdict: Verdict) {
+        let token = outgoing.token();
+        self.holdings.acknowledged(token);
+        if matches!(verdict, Verdict::Applied | Verdict::Already) {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for id in &outgoing.offered {
+                known.insert(outgoing.report.crawl, id);
+            }
+        } else {
+            tracing::warn!(%token, "a report came too late");
+        }
+    }
+
+    /// Waits for the lanes, and gives up their fetches after the grace period.
+    async fn end_lanes(&self, lanes: TaskTracker) {
+        lanes.close();
+        if timeout(self.config.grace, lanes.wait()).await.is_err() {
+            self.abort.cancel();
+            lanes.wait().await;
+        }
+    }
+
+    /// Waits until the outbox is empty, for the grace period at most.
+    async fn end_reports(&self, mut reporter: JoinHandle<()>) {
+        if timeout(self.config.grace, &mut reporter).await.is_err() {
+            tracing::warn!("not all outcomes could be reported; their leases run out");
+            reporter.abort();
+        }
+    }
+
+    /// Hands back what was not begun.
+    async fn hand_back(&self) {
+        let left = self.holdings.tokens();
+        if left.is_empty() {
+            return;
+        }
+        match timeout(self.config.grace, self.master.hand_back(left)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "leases were not handed back"),
+            Err(_) => tracing::warn!("leases were not handed back in time"),
+        }
+    }
+
+    /// Runs to the end unless the worker is stopped.
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = future => Some(done),
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    /// Runs to the end unless fetches under way are to be given up.
+    pub(crate) async fn unless_aborted<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = future => Some(done),
+            () = self.abort.cancelled() => None,
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<(u32, u32), Arc<Work>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits before the next try. False if the worker is stopped meanwhile.
+async fn wait_again(attempt: u32, stop: &CancellationToken) -> bool {
+    let wait = backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64());
+    tokio::select! {
+        () = sleep(wait) => true,
+        () = stop.cancelled() => false,
+    }
+}

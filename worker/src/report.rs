@@ -1,0 +1,136 @@
+//! The outbox: what the master has not acknowledged, bounded in bytes, sent in
+//! batches, and kept until there is a verdict.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use trawl_proto::v1::{UrlReport, Verdict};
+use trawl_shared::{backoff, lease::Token, url::UrlId};
+
+use crate::{
+    config::WorkerConfig,
+    master::{Master, MasterError},
+};
+
+/// The first wait when the master is away, and the longest.
+const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Reports in the outbox at most, beside the limit in bytes.
+const REPORTS_MAX: usize = 1_024;
+
+/// A report on its way, and the URLs that the master knows once it has it.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) report: UrlReport,
+    pub(crate) offered: Vec<UrlId>,
+    /// Its share of the outbox.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Where lanes put their reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    reports: mpsc::Sender<Outgoing>,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+}
+
+/// Where they come out.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    reports: mpsc::Receiver<Outgoing>,
+    batch_urls: usize,
+    batch_bytes: usize,
+}
+
+/// An outbox with the limits of the settings.
+pub(crate) fn outbox(config: &WorkerConfig) -> (Outbox, Outlet) {
+    let (sender, receiver) = mpsc::channel(REPORTS_MAX);
+    let room_bytes = u32::try_from(config.outbox.as_bytes()).unwrap_or(u32::MAX);
+    let room = Arc::new(Semaphore::new(room_bytes as usize));
+    let outlet = Outlet {
+        reports: receiver,
+        batch_urls: config.report_urls,
+        batch_bytes: config.report_bytes.as_usize(),
+    };
+    (Outbox { reports: sender, room, room_bytes }, outlet)
+}
+
+impl Outbox {
+    /// Puts a report in, as soon as there is room. One that is larger than the
+    /// whole outbox waits until it is empty.
+    pub(crate) async fn put(&self, mut outgoing: Outgoing) {
+        let bytes = u32::try_from(outgoing.report.records.len()).unwrap_or(u32::MAX);
+        let bytes = bytes.min(self.room_bytes);
+        // Neither is ever closed while a lane runs.
+        outgoing.room = Arc::clone(&self.room).acquire_many_owned(bytes).await.ok();
+        let _ = self.reports.send(outgoing).await;
+    }
+}
+
+impl Outlet {
+    /// Sends what the lanes put in, until `drain` is cancelled and all is sent.
+    /// `told` hears of every verdict.
+    pub(crate) async fn run(
+        &mut self,
+        master: &Master,
+        drain: &CancellationToken,
+        told: impl Fn(&Outgoing, Verdict),
+    ) {
+        while let Some(batch) = self.next_batch(drain).await {
+            let verdicts = send(master, &batch).await;
+            for (outgoing, verdict) in batch.iter().zip(verdicts) {
+                told(outgoing, verdict);
+            }
+        }
+    }
+
+    /// What is there, up to the limits; waits for the first.
+    async fn next_batch(&mut self, drain: &CancellationToken) -> Option<Vec<Outgoing>> {
+        let first = tokio::select! {
+            biased;
+            first = self.reports.recv() => first?,
+            () = drain.cancelled() => return None,
+        };
+        let mut bytes = first.report.records.len();
+        let mut batch = vec![first];
+        while batch.len() < self.batch_urls && bytes < self.batch_bytes {
+            let Ok(next) = self.reports.try_recv() else { break };
+            bytes += next.report.records.len();
+            batch.push(next);
+        }
+        Some(batch)
+    }
+}
+
+/// Sends a batch until the master has answered.
+async fn send(master: &Master, batch: &[Outgoing]) -> Vec<Verdict> {
+    let mut attempt = 0;
+    loop {
+        let reports = batch.iter().map(|outgoing| outgoing.report.clone()).collect();
+        match master.report(reports).await {
+            Ok(verdicts) => return verdicts,
+            Err(error @ MasterError::Away(_)) => {
+                attempt += 1;
+                tracing::warn!(%error, attempt, urls = batch.len(), "will report again");
+                sleep(backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64())).await;
+            }
+            Err(error) => {
+                // The master will never take it; its leases run out and others try.
+                tracing::error!(%error, urls = batch.len(), "a report was refused");
+                return vec![Verdict::Stale; batch.len()];
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    /// The lease that it belongs to.
+    pub(crate) fn token(&self) -> Token {
+        Token(self.report.token)
+    }
+}
