@@ -8,14 +8,8 @@ use harness::{Answer, Trawl, Web, ms, secs, tools};
 #[tokio::test]
 async fn a_host_that_does_not_exist() {
     let trawl = Trawl::new();
-    let crawl = trawl
-        .crawl(["http://no-such-host.invalid/"])
-        .within(secs(60));
-    crawl
-        .done()
-        .await
-        .expect(3)
-        .says(["no such host", "http://no-such-host.invalid/"]);
+    let crawl = trawl.crawl(["http://no-such-host.invalid/"]).within(secs(60));
+    crawl.done().await.expect(3).says(["no such host", "http://no-such-host.invalid/"]);
 }
 
 #[tokio::test]
@@ -25,9 +19,7 @@ async fn a_host_that_refuses_the_connection() {
     drop(listener);
     let trawl = Trawl::new();
     let ended = trawl.crawl([format!("http://{address}/")]).done().await;
-    ended
-        .expect(3)
-        .says(["no connection", &format!("http://{address}/"), "refused"]);
+    ended.expect(3).says(["no connection", &format!("http://{address}/"), "refused"]);
 }
 
 #[tokio::test]
@@ -57,12 +49,7 @@ async fn no_seed_at_all() {
 async fn one_wrong_seed_among_good_ones_starts_nothing() {
     let site = Web::new().page("/", []).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/"), "gopher://x/".into()])
-        .done()
-        .await
-        .expect(2)
-        .says(["gopher"]);
+    trawl.crawl([site.url("/"), "gopher://x/".into()]).done().await.expect(2).says(["gopher"]);
     assert_eq!(site.visits().len(), 0);
 }
 
@@ -92,10 +79,7 @@ async fn options_that_cannot_be() {
         let trawl = Trawl::new();
         let crawl = trawl.crawl(["http://127.0.0.1:9/"]).set(option, value);
         crawl.done().await.expect(2).says([value]).says(parts);
-        assert!(
-            !trawl.data().exists(),
-            "nothing is made for {option} {value:?}"
-        );
+        assert!(!trawl.data().exists(), "nothing is made for {option} {value:?}");
     }
 }
 
@@ -108,29 +92,16 @@ async fn a_configuration_that_cannot_be_names_file_line_and_key() {
         ("depth = -1", ["depth", "-1"]),
         ("scope = \"moon\"", ["scope", "prefix"]),
         ("include = [\"[\"]", ["include", "regular expression"]),
-        (
-            "allow_net = [\"10.0.0.0/33\"]",
-            ["allow_net", "10.0.0.0/33"],
-        ),
+        ("allow_net = [\"10.0.0.0/33\"]", ["allow_net", "10.0.0.0/33"]),
         ("attempts = \"many\"", ["attempts", "many"]),
         ("this is no toml", ["expected", "="]),
     ] {
         let trawl = Trawl::new();
         let config = format!("# A comment.\nname = \"odd\"\n{line}\n");
         let config = trawl.write("crawl.toml", &config);
-        let crawl = trawl
-            .command("crawl", ["http://127.0.0.1:9/"])
-            .set("--config", config);
-        let ended = crawl
-            .done()
-            .await
-            .expect(2)
-            .says(["crawl.toml"])
-            .says(parts);
-        assert!(
-            ended.stderr.contains("line 3") || ended.stderr.contains(":3"),
-            "{ended}"
-        );
+        let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]).set("--config", config);
+        let ended = crawl.done().await.expect(2).says(["crawl.toml"]).says(parts);
+        assert!(ended.stderr.contains("line 3") || ended.stderr.contains(":3"), "{ended}");
     }
 }
 
@@ -138,33 +109,21 @@ async fn a_configuration_that_cannot_be_names_file_line_and_key() {
 async fn extraction_rules_that_cannot_be() {
     for (rule, parts) in [
         ("name = \"x\"\nselect = \"p[\"", ["select", "p["]),
-        (
-            "name = \"x\"\nselect = \"p\"\nattr = \"id\"",
-            ["attr", "attribute"],
-        ),
+        ("name = \"x\"\nselect = \"p\"\nattr = \"id\"", ["attr", "attribute"]),
         ("name = \"x\"", ["select", "missing"]),
         ("name = \"\"\nselect = \"p\"", ["name", "\"\""]),
     ] {
         let trawl = Trawl::new();
         let config = trawl.write("crawl.toml", &format!("[[extract]]\n{rule}\n"));
-        let crawl = trawl
-            .command("crawl", ["http://127.0.0.1:9/"])
-            .set("--config", config);
-        crawl
-            .done()
-            .await
-            .expect(2)
-            .says(["crawl.toml", "extract"])
-            .says(parts);
+        let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]).set("--config", config);
+        crawl.done().await.expect(2).says(["crawl.toml", "extract"]).says(parts);
     }
 }
 
 #[tokio::test]
 async fn a_configuration_that_is_not_there() {
     let trawl = Trawl::new();
-    let crawl = trawl
-        .command("crawl", ["http://127.0.0.1:9/"])
-        .set("--config", "nowhere.toml");
+    let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]).set("--config", "nowhere.toml");
     crawl.done().await.expect(2).says(["nowhere.toml"]);
 }
 
@@ -180,10 +139,7 @@ async fn a_data_directory_of_a_later_trawl_is_left_alone() {
     let data = trawl.data().display().to_string();
     let again = trawl.crawl([site.url("/")]).done().await;
     again.expect(4).says([&data, "4711", "format"]);
-    let export = trawl
-        .command::<&str>("export", [])
-        .set("--format", "jsonl")
-        .set("--out", "x");
+    let export = trawl.command::<&str>("export", []).set("--format", "jsonl").set("--out", "x");
     export.done().await.expect(4).says(["4711"]);
 
     fs::write(&format, text).unwrap();
@@ -198,11 +154,7 @@ async fn a_directory_of_something_else_is_left_alone() {
 
     let data = trawl.data().display().to_string();
     let crawl = trawl.crawl(["http://127.0.0.1:9/"]);
-    crawl
-        .done()
-        .await
-        .expect(4)
-        .says([&data, "not a trawl data directory", "--data"]);
+    crawl.done().await.expect(4).says([&data, "not a trawl data directory", "--data"]);
     assert_eq!(fs::read_dir(trawl.data()).unwrap().count(), 1);
 }
 
@@ -211,11 +163,7 @@ async fn a_data_directory_that_is_a_file() {
     let trawl = Trawl::new();
     let file = trawl.write("data", "a file");
     let crawl = trawl.crawl(["http://127.0.0.1:9/"]);
-    crawl
-        .done()
-        .await
-        .expect(4)
-        .says([&*file.to_string_lossy()]);
+    crawl.done().await.expect(4).says([&*file.to_string_lossy()]);
     assert_eq!(fs::read_to_string(file).unwrap(), "a file");
 }
 
@@ -253,13 +201,8 @@ async fn a_full_disk_stops_the_crawl_and_loses_nothing() {
     let paths: Vec<_> = (0..60).map(|number| format!("/{number}")).collect();
     let mut web = Web::new().answer("/", Answer::links("all", &paths));
     for path in &paths {
-        let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
-            .take(200_000)
-            .collect();
-        web = web.answer(
-            path,
-            Answer::bytes("application/octet-stream", body).after(ms(5)),
-        );
+        let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(200_000).collect();
+        web = web.answer(path, Answer::bytes("application/octet-stream", body).after(ms(5)));
     }
     let site = web.serve().await;
     let trawl = Trawl::new();
@@ -289,10 +232,7 @@ async fn a_full_disk_stops_the_crawl_and_loses_nothing() {
 async fn what_a_host_says_cannot_write_to_the_terminal() {
     let title = "red \u{1b}[31m and a bell \u{7}";
     let site = Web::new()
-        .answer(
-            "/",
-            Answer::html(format!("<title>{title}</title><a href='/\u{1b}[2J'>x</a>")),
-        )
+        .answer("/", Answer::html(format!("<title>{title}</title><a href='/\u{1b}[2J'>x</a>")))
         .serve()
         .await;
     let trawl = Trawl::new();

@@ -5,17 +5,7 @@ use harness::{Answer, Trawl, Web, ms, secs};
 #[tokio::test]
 async fn every_page_is_fetched_once_and_told_with_its_links() {
     let site = Web::new()
-        .page(
-            "/",
-            [
-                "/a",
-                "b/",
-                "/a#part",
-                "/missing",
-                "mailto:a@example.org",
-                "//other.invalid/",
-            ],
-        )
+        .page("/", ["/a", "b/", "/a#part", "/missing", "mailto:a@example.org", "//other.invalid/"])
         .page("/a", ["/", "?page=2"])
         .page("/a?page=2", [])
         .page("/b/", ["../a", "c"])
@@ -25,35 +15,21 @@ async fn every_page_is_fetched_once_and_told_with_its_links() {
     let trawl = Trawl::new();
     let ended = trawl.crawl([site.url("/")]).done().await.expect(0);
 
-    assert_eq!(
-        site.paths(),
-        ["/", "/a", "/b/", "/missing", "/a?page=2", "/b/c"]
-    );
+    assert_eq!(site.paths(), ["/", "/a", "/b/", "/missing", "/a?page=2", "/b/c"]);
     let pages = trawl.pages().await;
     let root = pages.of(&site.url("/"));
-    let links = ["/a", "/b/", "/missing"]
-        .map(|path| site.url(path))
-        .to_vec();
-    assert_eq!(
-        root.links(),
-        [links, vec!["http://other.invalid/".into()]].concat()
-    );
+    let links = ["/a", "/b/", "/missing"].map(|path| site.url(path)).to_vec();
+    assert_eq!(root.links(), [links, vec!["http://other.invalid/".into()]].concat());
     assert_eq!(root.title.as_deref(), Some("/"));
     assert_eq!((root.status, root.depth, root.attempt), (200, 0, 1));
     let second = pages.of(&site.url("/a?page=2"));
     assert_eq!((second.status, second.depth), (200, 2));
     assert_eq!(pages.of(&site.url("/missing")).status, 404);
     let text = pages.of(&site.url("/b/c"));
-    assert_eq!(
-        text.content_type.as_deref(),
-        Some("text/plain; charset=utf-8")
-    );
+    assert_eq!(text.content_type.as_deref(), Some("text/plain; charset=utf-8"));
     // printf 'no links here: <a href=/d>' | sha1sum
     assert_eq!(text.sha1, "eac74140a5c4b84bdbf74a05db536f2b01b50652");
-    assert!(
-        text.outlinks.is_empty() && text.fetched_at.ends_with('Z'),
-        "{text:?}"
-    );
+    assert!(text.outlinks.is_empty() && text.fetched_at.ends_with('Z'), "{text:?}");
 
     // The summary tells how many of which outcome, and where they are.
     let pages = trawl.data().join("pages").display().to_string();
@@ -65,11 +41,8 @@ async fn a_seed_in_other_words_is_the_same_page() {
     let site = Web::new().page("/x/", []).serve().await;
     let port = site.url("").rsplit(':').next().unwrap().to_owned();
     let trawl = Trawl::new();
-    let seeds = [
-        "HTTP://127.1:{}/x/",
-        "http://u:p@127.0.0.1:{}/a/../x/#top",
-        "http://0x7f000001:{}/x/",
-    ];
+    let seeds =
+        ["HTTP://127.1:{}/x/", "http://u:p@127.0.0.1:{}/a/../x/#top", "http://0x7f000001:{}/x/"];
     let crawl = trawl.crawl(seeds.map(|seed| seed.replace("{}", &port)));
     crawl.done().await.expect(0);
 
@@ -89,29 +62,16 @@ async fn scopes() {
         .serve()
         .await;
     for (scope, paths, others) in [
-        (
-            "host",
-            &["/docs/", "/docs/a", "/blog/b", "/docs/deep/c"][..],
-            0,
-        ),
+        ("host", &["/docs/", "/docs/a", "/blog/b", "/docs/deep/c"][..], 0),
         ("prefix", &["/docs/", "/docs/a", "/docs/deep/c"], 0),
         // The registrable domain of an address is the address itself, whatever the port.
-        (
-            "domain",
-            &["/docs/", "/docs/a", "/blog/b", "/docs/deep/c"],
-            1,
-        ),
+        ("domain", &["/docs/", "/docs/a", "/blog/b", "/docs/deep/c"], 1),
         ("any", &["/docs/", "/docs/a", "/blog/b", "/docs/deep/c"], 1),
     ] {
         site.forget();
         other.forget();
         let trawl = Trawl::new();
-        trawl
-            .crawl([site.url("/docs/")])
-            .set("--scope", scope)
-            .done()
-            .await
-            .expect(0);
+        trawl.crawl([site.url("/docs/")]).set("--scope", scope).done().await.expect(0);
         assert_eq!(site.paths(), paths, "{scope}");
         assert_eq!(other.visits().len(), others, "{scope}");
     }
@@ -127,10 +87,7 @@ async fn patterns_include_and_exclude() {
         .await;
     let trawl = Trawl::new();
     let crawl = trawl.crawl([site.url("/")]);
-    let crawl = crawl
-        .and("--include", "/a/")
-        .and("--include", "/$")
-        .and("--exclude", r"\.pdf$");
+    let crawl = crawl.and("--include", "/a/").and("--include", "/$").and("--exclude", r"\.pdf$");
     crawl.done().await.expect(0);
 
     assert_eq!(site.paths(), ["/", "/a/1", "/a/2"]);
@@ -147,12 +104,7 @@ async fn depth_counts_links_from_the_seed() {
     for (depth, paths) in [("0", &["/"][..]), ("2", &["/", "/one", "/two"])] {
         site.forget();
         let trawl = Trawl::new();
-        trawl
-            .crawl([site.url("/")])
-            .set("--depth", depth)
-            .done()
-            .await
-            .expect(0);
+        trawl.crawl([site.url("/")]).set("--depth", depth).done().await.expect(0);
         assert_eq!(site.paths(), paths);
     }
 }
@@ -164,22 +116,12 @@ async fn budgets_end_a_crawl_at_the_page() {
     let seeds = || sites.iter().map(|site| site.url("/"));
 
     let trawl = Trawl::new();
-    trawl
-        .crawl(seeds())
-        .set("--pages-per-host", "10")
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl(seeds()).set("--pages-per-host", "10").done().await.expect(0);
     assert_eq!(sites.each_ref().map(|site| site.visits().len()), [10, 10]);
     assert_eq!(trawl.pages().await.count(), 20);
 
     let trawl = Trawl::new();
-    let ended = trawl
-        .crawl(seeds())
-        .set("--pages", "15")
-        .done()
-        .await
-        .expect(0);
+    let ended = trawl.crawl(seeds()).set("--pages", "15").done().await.expect(0);
     assert_eq!(trawl.pages().await.count(), 15);
     assert!(ended.stdout.contains("budget"), "{ended}");
 }
@@ -196,47 +138,23 @@ async fn other_links_are_followed_if_asked_for() {
     assert_eq!(site.paths(), ["/", "/a", "/area"]);
     let pages = trawl.pages().await;
     let rel = |path| {
-        let link = pages
-            .of(&site.url("/"))
-            .outlinks
-            .iter()
-            .find(|link| link.url == site.url(path));
+        let link = pages.of(&site.url("/")).outlinks.iter().find(|link| link.url == site.url(path));
         link.and_then(|link| link.rel.clone())
     };
-    assert_eq!(
-        (rel("/a").as_deref(), rel("/area")),
-        (Some("nofollow next"), None)
-    );
+    assert_eq!((rel("/a").as_deref(), rel("/area")), (Some("nofollow next"), None));
 
     site.forget();
     let trawl = Trawl::new();
     let follow = "area,iframe,frame,link-next,link-canonical,link-alternate,meta-refresh";
-    trawl
-        .crawl([site.url("/")])
-        .set("--follow", follow)
-        .done()
-        .await
-        .expect(0);
-    let want = [
-        "/",
-        "/alternate",
-        "/area",
-        "/canonical",
-        "/iframe",
-        "/next",
-        "/refresh",
-    ];
+    trawl.crawl([site.url("/")]).set("--follow", follow).done().await.expect(0);
+    let want = ["/", "/alternate", "/area", "/canonical", "/iframe", "/next", "/refresh"];
     assert_eq!(site.counts().into_keys().collect::<Vec<_>>(), want);
 }
 
 #[tokio::test]
 async fn a_configuration_file_says_the_same_as_options() {
-    let site = Web::new()
-        .page("/", ["/a", "/b", "/x"])
-        .page("/a", ["/c"])
-        .page("/b", [])
-        .serve()
-        .await;
+    let site =
+        Web::new().page("/", ["/a", "/b", "/x"]).page("/a", ["/c"]).page("/b", []).serve().await;
     let trawl = Trawl::new();
     let config = format!(
         "name = \"shop\"\nseeds = [\"{}\"]\ndata = \"data\"\nlanes = 2\nexclude = [\"/x\"]\n\
@@ -245,26 +163,16 @@ async fn a_configuration_file_says_the_same_as_options() {
         site.url("/")
     );
     let config = trawl.write("crawl.toml", &config);
-    let crawl = trawl
-        .command::<&str>("crawl", [])
-        .unset("--data")
-        .set("--config", &config);
+    let crawl = trawl.command::<&str>("crawl", []).unset("--data").set("--config", &config);
     crawl.done().await.expect(0);
 
     assert_eq!(site.paths(), ["/", "/a", "/b"]);
-    assert!(
-        site.visits()
-            .iter()
-            .all(|visit| visit.headers["user-agent"] == "shopper/1.0")
-    );
+    assert!(site.visits().iter().all(|visit| visit.headers["user-agent"] == "shopper/1.0"));
     assert_eq!(trawl.pages().await.count(), 3);
 
     // An option wins over the file.
     let trawl = Trawl::new();
-    let crawl = trawl
-        .command::<&str>("crawl", [])
-        .set("--config", &config)
-        .set("--depth", "0");
+    let crawl = trawl.command::<&str>("crawl", []).set("--config", &config).set("--depth", "0");
     crawl.done().await.expect(0);
     assert_eq!(trawl.pages().await.count(), 1);
 }
@@ -273,28 +181,13 @@ async fn a_configuration_file_says_the_same_as_options() {
 async fn two_crawls_in_one_data_directory_are_told_apart_by_name() {
     let site = Web::new().page("/a", []).page("/b", []).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/a")])
-        .set("--name", "first")
-        .done()
-        .await
-        .expect(0);
-    trawl
-        .crawl([site.url("/b")])
-        .set("--name", "second")
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/a")]).set("--name", "first").done().await.expect(0);
+    trawl.crawl([site.url("/b")]).set("--name", "second").done().await.expect(0);
 
     for (name, path) in [("first", "/a"), ("second", "/b")] {
         let out = trawl.file(name);
         let export = trawl.command::<&str>("export", []).set("--format", "jsonl");
-        export
-            .set("--out", &out)
-            .set("--crawl", name)
-            .done()
-            .await
-            .expect(0);
+        export.set("--out", &out).set("--crawl", name).done().await.expect(0);
         assert_eq!(harness::Pages::read(&out).urls(), [site.url(path)]);
     }
 }
@@ -342,30 +235,17 @@ async fn no_page_is_too_odd_to_parse() {
         ("/nul", format!("{link}{}", "\0".repeat(1_000_000))),
         ("/open", format!("{link}<!--{}", "<".repeat(1_000_000))),
     ];
-    let site = odd.iter().fold(Web::new(), |web, (path, html)| {
-        web.answer(path, Answer::html(html.as_str()))
-    });
-    let site = site
-        .page("/", odd.iter().map(|(path, _)| *path))
-        .page("/found", [])
-        .serve()
-        .await;
+    let site = odd
+        .iter()
+        .fold(Web::new(), |web, (path, html)| web.answer(path, Answer::html(html.as_str())));
+    let site = site.page("/", odd.iter().map(|(path, _)| *path)).page("/found", []).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/")])
-        .within(secs(60))
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/")]).within(secs(60)).done().await.expect(0);
 
     let pages = trawl.pages().await;
     assert_eq!(pages.count(), 8);
     for (path, _) in &odd {
-        assert_eq!(
-            pages.of(&site.url(path)).links(),
-            [site.url("/found")],
-            "{path}"
-        );
+        assert_eq!(pages.of(&site.url(path)).links(), [site.url("/found")], "{path}");
     }
 }
 
@@ -377,15 +257,10 @@ async fn all_goes_through_a_proxy_if_there_is_one() {
         .serve()
         .await;
     let trawl = Trawl::new();
-    let crawl = trawl
-        .crawl(["http://no-such-host.invalid/"])
-        .set("--proxy", proxy.url("/"));
+    let crawl = trawl.crawl(["http://no-such-host.invalid/"]).set("--proxy", proxy.url("/"));
     crawl.done().await.expect(0);
 
-    let urls = [
-        "http://no-such-host.invalid/",
-        "http://no-such-host.invalid/a",
-    ];
+    let urls = ["http://no-such-host.invalid/", "http://no-such-host.invalid/a"];
     assert_eq!(proxy.paths(), urls);
     assert_eq!(trawl.pages().await.urls(), urls);
 }

@@ -11,33 +11,16 @@ fn is_page(visit: &Visit) -> bool {
 async fn robots_txt_is_fetched_first_and_once_and_obeyed() {
     let site = Web::new()
         .robots("User-agent: *\nDisallow: /private\nAllow: /private/open\n")
-        .page(
-            "/",
-            [
-                "/a",
-                "/private",
-                "/private/open",
-                "/private/shut",
-                "/privateer",
-            ],
-        )
+        .page("/", ["/a", "/private", "/private/open", "/private/shut", "/privateer"])
         .page("/a", ["/private/shut", "/?q"])
         .page("/?q", [])
         .page("/private/open", [])
         .serve()
         .await;
     let trawl = Trawl::new();
-    let ended = trawl
-        .crawl([site.url("/")])
-        .set("--robots", "obey")
-        .done()
-        .await
-        .expect(0);
+    let ended = trawl.crawl([site.url("/")]).set("--robots", "obey").done().await.expect(0);
 
-    assert_eq!(
-        site.paths(),
-        ["/robots.txt", "/", "/a", "/private/open", "/?q"]
-    );
+    assert_eq!(site.paths(), ["/robots.txt", "/", "/a", "/private/open", "/?q"]);
     // What was not fetched is no page, but is told.
     let urls = ["/", "/?q", "/a", "/private/open"].map(|path| site.url(path));
     assert_eq!(trawl.pages().await.urls(), urls);
@@ -55,18 +38,11 @@ async fn robots_rules_are_looked_up_by_the_crawlers_own_name() {
         .await;
     let trawl = Trawl::new();
     let crawl = trawl.crawl([site.url("/")]).set("--robots", "obey");
-    crawl
-        .set("--user-agent", "mybot/2.1 (+https://example.org/bot)")
-        .done()
-        .await
-        .expect(0);
+    crawl.set("--user-agent", "mybot/2.1 (+https://example.org/bot)").done().await.expect(0);
 
     assert_eq!(site.paths(), ["/robots.txt", "/", "/a"]);
     for visit in site.visits() {
-        assert_eq!(
-            visit.headers["user-agent"],
-            "mybot/2.1 (+https://example.org/bot)"
-        );
+        assert_eq!(visit.headers["user-agent"], "mybot/2.1 (+https://example.org/bot)");
     }
 }
 
@@ -74,31 +50,16 @@ async fn robots_rules_are_looked_up_by_the_crawlers_own_name() {
 async fn without_a_robots_txt_everything_may_be_fetched() {
     let site = Web::new().page("/", ["/a"]).page("/a", []).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/")])
-        .unset("--robots")
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/")]).unset("--robots").done().await.expect(0);
 
     assert_eq!(site.paths(), ["/robots.txt", "/", "/a"]);
 }
 
 #[tokio::test]
 async fn a_robots_txt_that_cannot_be_had_lets_nothing_be_fetched() {
-    let site = Web::new()
-        .answer("/robots.txt", Answer::status(500))
-        .page("/", [])
-        .serve()
-        .await;
+    let site = Web::new().answer("/robots.txt", Answer::status(500)).page("/", []).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/")])
-        .unset("--robots")
-        .done()
-        .await
-        .expect(3)
-        .says(["robots.txt"]);
+    trawl.crawl([site.url("/")]).unset("--robots").done().await.expect(3).says(["robots.txt"]);
 
     assert_eq!(site.visits_of("/"), 0);
 }
@@ -115,12 +76,7 @@ async fn the_delay_is_kept_between_the_end_of_a_fetch_and_the_next_one() {
         .serve()
         .await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/")])
-        .set("--delay", "300ms")
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/")]).set("--delay", "300ms").done().await.expect(0);
 
     let waits = site.waits(is_page);
     assert_eq!(waits.len(), 4);
@@ -149,12 +105,7 @@ async fn a_larger_delay_of_the_host_wins() {
 async fn a_second_is_the_delay_unless_told_otherwise() {
     let site = Web::new().page("/", ["/a"]).page("/a", []).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/")])
-        .unset("--delay")
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/")]).unset("--delay").done().await.expect(0);
 
     let waits = site.waits(is_page);
     assert!(waits[0] >= secs(1), "{waits:?}");
@@ -179,20 +130,13 @@ async fn a_host_gets_one_request_at_a_time_and_hosts_do_not_wait_for_each_other(
     let slow = Web::new().tree(12, ms(200)).serve().await;
     let fast = Web::new().tree(12, ms(0)).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([slow.url("/"), fast.url("/")])
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([slow.url("/"), fast.url("/")]).done().await.expect(0);
 
     for site in [&slow, &fast] {
         assert_eq!(site.visits().len(), 19);
         assert_eq!(site.most_at_once(), 1);
         let connections = site.visits().iter().map(|visit| visit.connection).max();
-        assert!(
-            connections < Some(3),
-            "a connection is kept: {connections:?}"
-        );
+        assert!(connections < Some(3), "a connection is kept: {connections:?}");
     }
     let end = |site: &harness::Site| site.visits().iter().filter_map(|visit| visit.ended).max();
     assert!(end(&fast) < end(&slow));
@@ -219,18 +163,9 @@ async fn a_busy_host_is_asked_again_later_and_each_time_later() {
 
 #[tokio::test]
 async fn a_host_that_stays_busy_is_believed_after_the_last_attempt() {
-    let site = Web::new()
-        .page("/", ["/busy"])
-        .answer("/busy", Answer::status(503))
-        .serve()
-        .await;
+    let site = Web::new().page("/", ["/busy"]).answer("/busy", Answer::status(503)).serve().await;
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/")])
-        .set("--attempts", "4")
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/")]).set("--attempts", "4").done().await.expect(0);
 
     assert_eq!(site.visits_of("/busy"), 4);
     let pages = trawl.pages().await;
@@ -240,10 +175,7 @@ async fn a_host_that_stays_busy_is_believed_after_the_last_attempt() {
 #[tokio::test]
 async fn a_host_may_say_how_long_it_wants_to_be_left_alone() {
     let busy = Answer::status(429).header("Retry-After", "2");
-    let site = Web::new()
-        .answers("/", [busy, Answer::text("thanks")])
-        .serve()
-        .await;
+    let site = Web::new().answers("/", [busy, Answer::text("thanks")]).serve().await;
     let trawl = Trawl::new();
     trawl.crawl([site.url("/")]).done().await.expect(0);
 
@@ -286,11 +218,7 @@ async fn broken_answers_are_asked_for_again_and_then_given_up() {
     assert_eq!(counts, [3, 3, 2, 1]);
     let urls = ["/", "/last", "/once"].map(|path| site.url(path));
     assert_eq!(trawl.pages().await.urls(), urls);
-    ended.says([
-        "2  failed: connection broke",
-        &site.url("/dropped"),
-        &site.url("/cut"),
-    ]);
+    ended.says(["2  failed: connection broke", &site.url("/dropped"), &site.url("/cut")]);
 }
 
 #[tokio::test]
@@ -304,9 +232,7 @@ async fn a_host_that_does_not_answer_in_time_is_left() {
         .await;
     let trawl = Trawl::new();
     let crawl = trawl.crawl([site.url("/")]).set("--attempts", "1");
-    let crawl = crawl
-        .set("--read-timeout", "700ms")
-        .set("--fetch-timeout", "2s");
+    let crawl = crawl.set("--read-timeout", "700ms").set("--fetch-timeout", "2s");
     let ended = crawl.within(secs(20)).done().await.expect(0);
 
     ended.says(["2  failed: too slow"]);
@@ -372,12 +298,7 @@ async fn redirects_one_after_the_other_are_followed_so_often_and_no_further() {
     assert_eq!(site.paths(), ["/0", "/1", "/2", "/3", "/4", "/5"]);
 
     let trawl = Trawl::new();
-    trawl
-        .crawl([site.url("/0")])
-        .set("--redirects", "9")
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/0")]).set("--redirects", "9").done().await.expect(0);
     assert!(trawl.pages().await.has(&site.url("/9")));
 }
 
@@ -388,9 +309,7 @@ async fn an_address_inside_is_refused_unless_it_is_allowed() {
 
     for host in ["127.0.0.1", "localhost", "0x7f.1", "[::ffff:127.0.0.1]"] {
         let trawl = Trawl::new();
-        let crawl = trawl
-            .crawl([format!("http://{host}:{port}/")])
-            .unset("--allow-net");
+        let crawl = trawl.crawl([format!("http://{host}:{port}/")]).unset("--allow-net");
         crawl.done().await.expect(3).says(["--allow-net"]);
     }
     assert_eq!(site.visits().len(), 0);
@@ -398,11 +317,7 @@ async fn an_address_inside_is_refused_unless_it_is_allowed() {
 
 #[tokio::test]
 async fn neither_a_link_nor_a_redirect_leads_to_an_address_that_is_not_allowed() {
-    let inside = Web::new()
-        .page("/", [])
-        .page("/robots.txt", [])
-        .serve_at([127, 0, 0, 2])
-        .await;
+    let inside = Web::new().page("/", []).page("/robots.txt", []).serve_at([127, 0, 0, 2]).await;
     let (link, location) = (inside.url("/link"), inside.url("/location"));
     let site = Web::new()
         .page("/", [&link, "/redirect"])
@@ -410,15 +325,8 @@ async fn neither_a_link_nor_a_redirect_leads_to_an_address_that_is_not_allowed()
         .serve()
         .await;
     let trawl = Trawl::new();
-    let crawl = trawl
-        .crawl([site.url("/")])
-        .set("--robots", "obey")
-        .set("--scope", "any");
-    let ended = crawl
-        .set("--allow-net", "127.0.0.1/32")
-        .done()
-        .await
-        .expect(0);
+    let crawl = trawl.crawl([site.url("/")]).set("--robots", "obey").set("--scope", "any");
+    let ended = crawl.set("--allow-net", "127.0.0.1/32").done().await.expect(0);
 
     assert_eq!(inside.visits().len(), 0);
     ended.says(["2  not fetched: address outside the public internet"]);

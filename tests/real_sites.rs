@@ -9,10 +9,7 @@ async fn crawled_exactly(name: &str) {
     let trawl = Trawl::new();
     let crawl = trawl.command("crawl", [&site.seed]);
     let crawl = crawl.set("--allow-net", "127.0.0.0/8").set("--delay", "0s");
-    let crawl = crawl
-        .set("--robots", "ignore")
-        .set("--scope", "host")
-        .within(secs(300));
+    let crawl = crawl.set("--robots", "ignore").set("--scope", "host").within(secs(300));
     crawl.done().await.expect(0);
 
     let export = trawl.export("jsonl", "pages.jsonl").await;
@@ -73,9 +70,7 @@ async fn five_thousand_pages_of_a_hundred_authors_are_crawled_exactly() {
 async fn all_sites_in_one_crawl_are_crawled_exactly() {
     let sites = real::sites();
     let trawl = Trawl::new();
-    let crawl = trawl
-        .crawl(sites.iter().map(|site| &site.seed))
-        .within(secs(600));
+    let crawl = trawl.crawl(sites.iter().map(|site| &site.seed)).within(secs(600));
     crawl.done().await.expect(0);
 
     let mut args = vec![trawl.export("jsonl", "pages.jsonl").await];
@@ -87,18 +82,9 @@ async fn all_sites_in_one_crawl_are_crawled_exactly() {
 async fn two_links_from_the_seed_is_where_depth_2_ends() {
     let site = real::site("sqlite");
     let trawl = Trawl::new();
-    trawl
-        .crawl([&site.seed])
-        .set("--depth", "2")
-        .within(secs(300))
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([&site.seed]).set("--depth", "2").within(secs(300)).done().await.expect(0);
 
     let export = trawl.export("jsonl", "pages.jsonl").await;
     tools::python("sites/compare.py", [&export, &site.oracle(Some(2))]).ok();
-    assert_eq!(
-        Pages::read(&export).iter().map(|page| page.depth).max(),
-        Some(2)
-    );
+    assert_eq!(Pages::read(&export).iter().map(|page| page.depth).max(), Some(2));
 }

@@ -23,11 +23,7 @@ async fn undisturbed(sites: &[Site]) -> Pages {
     let pages = trawl.pages().await;
     assert_eq!(pages.count(), sites.len() * (PAGES + 7));
     for site in sites {
-        assert!(
-            site.counts().values().all(|&visits| visits == 1),
-            "{:?}",
-            site.counts()
-        );
+        assert!(site.counts().values().all(|&visits| visits == 1), "{:?}", site.counts());
         site.forget();
     }
     pages
@@ -35,10 +31,7 @@ async fn undisturbed(sites: &[Site]) -> Pages {
 
 /// Requests beyond the first of each URL.
 fn again(sites: &[Site]) -> usize {
-    sites
-        .iter()
-        .map(|site| site.visits().len() - site.counts().len())
-        .sum()
+    sites.iter().map(|site| site.visits().len() - site.counts().len()).sum()
 }
 
 #[tokio::test]
@@ -52,11 +45,7 @@ async fn ctrl_c_stops_cleanly_and_the_same_command_resumes() {
         let running = crawl.start();
         sites[0].visited(count).await;
         running.interrupt();
-        running
-            .done()
-            .await
-            .expect(130)
-            .says(["interrupted; the same command goes on"]);
+        running.done().await.expect(130).says(["interrupted; the same command goes on"]);
         let so_far = trawl.pages().await;
         assert!(so_far.count() >= count - 1 && so_far.count() < want.count());
     }
@@ -106,15 +95,10 @@ async fn a_crawl_that_is_killed_while_it_starts_can_be_started() {
 
 #[tokio::test]
 async fn ctrl_c_does_not_wait_for_a_host_that_does_not_answer() {
-    let site = Web::new()
-        .answer("/", Answer::text("late").after(secs(90)))
-        .serve()
-        .await;
+    let site = Web::new().answer("/", Answer::text("late").after(secs(90))).serve().await;
     let trawl = Trawl::new();
     let crawl = trawl.crawl([site.url("/")]);
-    let crawl = crawl
-        .set("--read-timeout", "100s")
-        .set("--fetch-timeout", "100s");
+    let crawl = crawl.set("--read-timeout", "100s").set("--fetch-timeout", "100s");
     let running = crawl.start();
     site.visited(1).await;
 
@@ -133,11 +117,7 @@ async fn a_second_crawl_on_a_data_directory_is_refused_and_the_first_goes_on() {
     site.visited(3).await;
 
     let data = trawl.data().display().to_string();
-    crawl
-        .done()
-        .await
-        .expect(4)
-        .says(["in use", &data, "--data"]);
+    crawl.done().await.expect(4).says(["in use", &data, "--data"]);
     first.done().await.expect(0);
 
     assert_eq!(trawl.pages().await.count(), 67);

@@ -9,9 +9,7 @@ async fn page(answer: Answer, options: &[(&str, &str)]) -> Page {
     let site = Web::new().answer("/dir/page", answer).serve().await;
     let trawl = Trawl::new();
     let crawl = trawl.crawl([site.url("/dir/page")]).set("--depth", "0");
-    let crawl = options
-        .iter()
-        .fold(crawl, |crawl, (option, value)| crawl.set(option, value));
+    let crawl = options.iter().fold(crawl, |crawl, (option, value)| crawl.set(option, value));
     crawl.done().await.expect(0);
     trawl.pages().await.of(&site.url("/dir/page")).clone()
 }
@@ -25,38 +23,22 @@ fn in_charset(charset: &'static Encoding, text: &str) -> Vec<u8> {
 /// The title as read, the charset's name, and what decided on it.
 fn reading(page: &Page) -> (&str, &str, &str) {
     let of = |key: &str| page.charset[key].as_str().unwrap_or_default();
-    (
-        page.title.as_deref().unwrap_or_default(),
-        of("name"),
-        of("by"),
-    )
+    (page.title.as_deref().unwrap_or_default(), of("name"), of("by"))
 }
 
 #[tokio::test]
 async fn a_page_in_gbk_that_does_not_say_so_is_read_by_the_crawls_list() {
     let body = in_charset(GBK, "<title>搜狐首页</title><a href=/新闻>新闻</a>");
-    let page = page(
-        Answer::bytes("text/html", body),
-        &[("--charsets", "utf-8,gbk")],
-    )
-    .await;
+    let page = page(Answer::bytes("text/html", body), &[("--charsets", "utf-8,gbk")]).await;
 
     assert_eq!(reading(&page), ("搜狐首页", "GBK", "list"));
-    assert!(
-        page.links()[0].ends_with("/%E6%96%B0%E9%97%BB"),
-        "{:?}",
-        page.links()
-    );
+    assert!(page.links()[0].ends_with("/%E6%96%B0%E9%97%BB"), "{:?}", page.links());
 }
 
 #[tokio::test]
 async fn utf_8_comes_first_in_that_list_and_wins_where_it_fits() {
     let body = "<title>搜狐首页</title>";
-    let page = page(
-        Answer::bytes("text/html", body),
-        &[("--charsets", "utf-8,gbk")],
-    )
-    .await;
+    let page = page(Answer::bytes("text/html", body), &[("--charsets", "utf-8,gbk")]).await;
 
     assert_eq!(reading(&page), ("搜狐首页", "UTF-8", "list"));
 }
@@ -71,23 +53,14 @@ async fn a_mark_wins_over_the_header_the_header_over_meta_and_meta_over_the_list
 
     let body = in_charset(BIG5, "<meta charset=gbk><title>繁體</title>");
     let answer = Answer::bytes(&header("BIG5"), body);
-    assert_eq!(
-        reading(&page(answer, &list).await),
-        ("繁體", "Big5", "header")
-    );
+    assert_eq!(reading(&page(answer, &list).await), ("繁體", "Big5", "header"));
 
     let body = in_charset(SHIFT_JIS, "<meta charset=shift_jis><title>日本語</title>");
     let answer = Answer::bytes("text/html", body);
-    assert_eq!(
-        reading(&page(answer, &list).await),
-        ("日本語", "Shift_JIS", "meta")
-    );
+    assert_eq!(reading(&page(answer, &list).await), ("日本語", "Shift_JIS", "meta"));
 
     let answer = Answer::bytes("text/html", in_charset(EUC_KR, "<title>한국어</title>"));
-    assert_eq!(
-        reading(&page(answer, &list).await),
-        ("한국어", "EUC-KR", "list")
-    );
+    assert_eq!(reading(&page(answer, &list).await), ("한국어", "EUC-KR", "list"));
 }
 
 #[tokio::test]
@@ -105,20 +78,13 @@ async fn a_page_that_says_nothing_is_guessed() {
     let text = "<title>Русский язык</title><p>Это страница на русском языке, и больше о ней нечего \
                 сказать, кроме того, что она ничего не говорит о своей кодировке.";
     let answer = Answer::bytes("text/html", in_charset(WINDOWS_1251, text));
-    assert_eq!(
-        reading(&page(answer, &[]).await),
-        ("Русский язык", "windows-1251", "guess")
-    );
+    assert_eq!(reading(&page(answer, &[]).await), ("Русский язык", "windows-1251", "guess"));
 }
 
 #[tokio::test]
 async fn a_charset_that_nobody_knows_and_bytes_that_do_not_fit_fail_no_page() {
     let body = b"<title>caf\xe9 \xff</title><a href=/a>a</a>".to_vec();
-    let page = page(
-        Answer::bytes("text/html; charset=klingon", body.clone()),
-        &[],
-    )
-    .await;
+    let page = page(Answer::bytes("text/html; charset=klingon", body.clone()), &[]).await;
     assert_eq!((page.status, page.outlinks.len()), (200, 1));
 
     let page = self::page(Answer::bytes("text/html; charset=utf-8", body), &[]).await;
@@ -197,20 +163,11 @@ async fn the_first_base_that_has_a_href_counts_for_all_links() {
             "<a href=a>before</a><base href='/base/'><base href='/other/'><a href=b>",
             "/base/a /base/b",
         ),
-        (
-            "<base target=_top><base href=sub/><a href=a><a href='#x'>",
-            "/dir/sub/a /dir/sub/",
-        ),
+        ("<base target=_top><base href=sub/><a href=a><a href='#x'>", "/dir/sub/a /dir/sub/"),
         ("<base href='javascript:0'><a href=a>", "/dir/a"),
         ("<base href='http://['><a href=a>", "/dir/a"),
-        (
-            "<base href='?q'><a href='#x'><a href=a>",
-            "/dir/page?q /dir/a",
-        ),
-        (
-            "<base href=' //elsewhere.example/x '><a href=a>",
-            "http://elsewhere.example/a",
-        ),
+        ("<base href='?q'><a href='#x'><a href=a>", "/dir/page?q /dir/a"),
+        ("<base href=' //elsewhere.example/x '><a href=a>", "http://elsewhere.example/a"),
     ] {
         let page = page(Answer::html(html), &[]).await;
         let host = page.url.strip_suffix("/dir/page").unwrap();
@@ -252,20 +209,12 @@ async fn fields_are_extracted_as_the_configuration_says() {
     let trawl = Trawl::new();
     let config = trawl.write("crawl.toml", config);
     let site = Web::new().answer("/", Answer::html(html)).serve().await;
-    trawl
-        .crawl([site.url("/")])
-        .set("--config", config)
-        .done()
-        .await
-        .expect(0);
+    trawl.crawl([site.url("/")]).set("--config", config).done().await.expect(0);
 
     let pages = trawl.pages().await;
     let fields = &pages.of(&site.url("/")).fields;
     let heading = fields["heading"].as_str().unwrap();
-    assert_eq!(
-        heading.split_whitespace().collect::<Vec<_>>().join(" "),
-        "Two fine things"
-    );
+    assert_eq!(heading.split_whitespace().collect::<Vec<_>>().join(" "), "Two fine things");
     assert_eq!(fields["prices"], json!(["3.50", "4 & more"]));
     assert_eq!(fields["items"], json!(["café", "tea"]));
     assert_eq!(fields["none"], json!([]));

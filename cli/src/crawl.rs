@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, body::Body};
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use trawl_master::{
     api::ControlApi,
@@ -177,7 +177,9 @@ fn conclude(rest: &Rest, status: &CrawlStatus, data: &std::path::Path) -> Exit {
 
 /// The master's worker service as a channel.
 fn in_process(master: &Master) -> Channel {
-    BoxCloneSyncService::new(master.worker_service().map_err(|never| match never {}))
+    let service =
+        ServiceExt::<http::Request<Body>>::map_err(master.worker_service(), |never| match never {});
+    BoxCloneSyncService::new(service)
 }
 
 fn from_status(status: Status) -> Failure {

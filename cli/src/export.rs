@@ -28,14 +28,10 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_enum)]
     format: FormatOption,
 
-    /// The file to write; for warc, an existing directory (or a path that ends in
+    /// The file to write or replace; for warc, an existing directory (or a path that ends in
     /// `/`) takes the segments as they are
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-
-    /// Replace the file if it exists
-    #[arg(long)]
-    force: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -89,14 +85,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
         FormatOption::Cdxj => Format::Cdxj,
         FormatOption::Bson => Format::Bson,
     };
-    let done = pages::export(
-        &crawl.directory,
-        &crawl.name,
-        crawl.committed,
-        format,
-        &args.out,
-        args.force,
-    )?;
+    let done = pages::export(&crawl.directory, &crawl.name, crawl.committed, format, &args.out)?;
     writeln!(
         stdout(),
         "{} pages, {} written to {}",

@@ -38,13 +38,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ended = trawl_shared::telemetry::start(cli.log_json).map_err(Failure::usage).and_then(|()| {
-        match cli.command {
+    let ended = trawl_shared::telemetry::start(cli.log_json).map_err(Failure::usage).and_then(
+        |()| match cli.command {
             Command::Crawl(args) => crawl::run(args),
             Command::Export(args) => export::export(&args),
             Command::Page(args) => export::page(&args),
-        }
-    });
+        },
+    );
     ended
         .unwrap_or_else(|failure: Failure| {
             render::error(&failure.message);

@@ -247,7 +247,8 @@ fn parse_seed(seed: &str) -> Result<CrawlUrl, Failure> {
 
 /// Reads a settings file. Its errors name the file, the line and the key.
 fn read_file(path: &Path) -> Result<(RunKeys, CrawlSpec), Failure> {
-    let in_file = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+    let in_file =
+        |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path)
         .map_err(|error| in_file(&format_args!("cannot be read: {error}")))?;
     let run: RunKeys = toml::from_str(&text).map_err(|error| in_file(&error))?;
@@ -260,7 +261,8 @@ fn read_file(path: &Path) -> Result<(RunKeys, CrawlSpec), Failure> {
 /// strictly, and its errors still point at the right line.
 fn without_run_keys(text: String) -> Result<String, toml::de::Error> {
     let table = DeTable::parse(&text)?;
-    let run_keys = table.get_ref().iter().filter(|(key, _)| RUN_KEYS.contains(&key.get_ref().as_ref()));
+    let run_keys =
+        table.get_ref().iter().filter(|(key, _)| RUN_KEYS.contains(&key.get_ref().as_ref()));
     let spans: Vec<_> = run_keys.map(|(key, value)| key.span().start..value.span().end).collect();
     let mut bytes = text.clone().into_bytes();
     for byte in spans.into_iter().flatten() {

@@ -108,7 +108,9 @@ pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
             status.queued + status.leased
         ),
         (_, "complete") => println!("crawl \"{name}\" is complete"),
-        (_, reason) => println!("crawl \"{name}\" has ended: {reason}; {} URLs left", status.queued),
+        (_, reason) => {
+            println!("crawl \"{name}\" has ended: {reason}; {} URLs left", status.queued)
+        }
     }
     for class in Class::all() {
         if let Some(count) = status.outcomes.get(class.word()) {

@@ -9,11 +9,7 @@ use crate::{
     frontier::{Frontier, FrontierError, Limits},
     pages::{Committed, PageStoreError, Place, ReadError, Segments, StoredPage},
     server::StartError,
-    store::{
-        StoreError,
-        rows::UrlState,
-        sled::SledStore,
-    },
+    store::{StoreError, rows::UrlState, sled::SledStore},
 };
 
 /// Bytes of the store's page cache; look-ups are few.

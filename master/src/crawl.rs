@@ -7,12 +7,7 @@
 //! While a turn waits for the disk the mailbox fills, so a slow disk makes larger
 //! groups by itself, and a full mailbox slows the workers down.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -150,7 +145,11 @@ impl Crawls {
     ///
     /// # Errors
     /// If the master is stopping.
-    pub async fn lease(&self, request: LeaseRequest, wait: Duration) -> Result<Vec<Batch>, Stopped> {
+    pub async fn lease(
+        &self,
+        request: LeaseRequest,
+        wait: Duration,
+    ) -> Result<Vec<Batch>, Stopped> {
         self.ask(|answer| Question::Lease { request, wait, answer }).await
     }
 

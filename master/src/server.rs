@@ -5,8 +5,8 @@ use std::{path::PathBuf, thread};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use trawl_proto::v1::{control_server::ControlServer, worker_server::WorkerServer};
 use trawl_proto::MESSAGE_BYTES_MAX;
+use trawl_proto::v1::{control_server::ControlServer, worker_server::WorkerServer};
 use trawl_shared::units::Size;
 
 use crate::{
@@ -144,8 +144,8 @@ fn own(
     stop: CancellationToken,
 ) -> Result<(), CrawlError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime
-        .map_err(|error| FrontierError::Store(StoreError::Engine(error.to_string())))?;
+    let runtime =
+        runtime.map_err(|error| FrontierError::Store(StoreError::Engine(error.to_string())))?;
     runtime.block_on(Owner::new(frontier, now, pages).run(mailbox, stop))
 }
 

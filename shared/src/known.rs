@@ -48,7 +48,8 @@ mod tests {
     #[test]
     fn a_url_is_known_in_its_own_crawl_only_and_never_by_mistake() {
         let mut known = Known::new(4);
-        let ids: Vec<UrlId> = (0..100).map(|n| UrlId::of(&format!("http://a.example/{n}"))).collect();
+        let ids: Vec<UrlId> =
+            (0..100).map(|n| UrlId::of(&format!("http://a.example/{n}"))).collect();
         assert!(!known.contains(1, &ids[0]));
         known.insert(1, &ids[0]);
         assert!(known.contains(1, &ids[0]));

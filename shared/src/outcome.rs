@@ -90,10 +90,7 @@ impl FailureKind {
 
     /// Whether the same request may succeed later.
     pub const fn is_transient(self) -> bool {
-        !matches!(
-            self,
-            Self::NoSuchHost | Self::Disallowed | Self::ForbiddenAddress
-        )
+        !matches!(self, Self::NoSuchHost | Self::Disallowed | Self::ForbiddenAddress)
     }
 }
 
@@ -107,10 +104,7 @@ impl FromStr for FailureKind {
     type Err = ();
 
     fn from_str(word: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.word() == word)
-            .ok_or(())
+        Self::ALL.into_iter().find(|kind| kind.word() == word).ok_or(())
     }
 }
 
@@ -137,16 +131,10 @@ impl Class {
 
     /// Every class, in the order of summaries.
     pub fn all() -> impl Iterator<Item = Self> {
-        [
-            Self::Ok,
-            Self::Redirect,
-            Self::ClientError,
-            Self::ServerError,
-            Self::OtherStatus,
-        ]
-        .into_iter()
-        .chain(FailureKind::ALL.into_iter().map(Self::Failed))
-        .chain([Self::OverBudget, Self::Quarantined])
+        [Self::Ok, Self::Redirect, Self::ClientError, Self::ServerError, Self::OtherStatus]
+            .into_iter()
+            .chain(FailureKind::ALL.into_iter().map(Self::Failed))
+            .chain([Self::OverBudget, Self::Quarantined])
     }
 
     /// The class's number, as it is stored; new classes go at the end.
@@ -184,10 +172,7 @@ impl Class {
 
     /// Whether a page counts against the budgets: every answer but a redirect.
     pub const fn is_page(self) -> bool {
-        matches!(
-            self,
-            Self::Ok | Self::ClientError | Self::ServerError | Self::OtherStatus
-        )
+        matches!(self, Self::Ok | Self::ClientError | Self::ServerError | Self::OtherStatus)
     }
 }
 

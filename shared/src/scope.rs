@@ -76,10 +76,7 @@ impl ScopeKind {
 
     /// The anchors of a crawl's seeds, each once.
     pub fn anchors<'a>(self, seeds: impl IntoIterator<Item = &'a CrawlUrl>) -> BTreeSet<String> {
-        seeds
-            .into_iter()
-            .filter_map(|seed| self.anchor(seed))
-            .collect()
+        seeds.into_iter().filter_map(|seed| self.anchor(seed)).collect()
     }
 }
 
@@ -144,11 +141,7 @@ impl Scope {
 fn patterns(key: &'static str, patterns: &[String]) -> Result<RegexSet, SpecError> {
     for pattern in patterns {
         Regex::new(pattern).map_err(|error| {
-            SpecError::new(
-                key,
-                pattern,
-                format!("a regular expression: {}", brief(&error)),
-            )
+            SpecError::new(key, pattern, format!("a regular expression: {}", brief(&error)))
         })?;
     }
     RegexSet::new(patterns).map_err(|error| SpecError::new(key, &patterns.join(" "), brief(&error)))
@@ -157,11 +150,7 @@ fn patterns(key: &'static str, patterns: &[String]) -> Result<RegexSet, SpecErro
 /// The last line of a regex error says what is wrong; those before draw it.
 fn brief(error: &regex::Error) -> String {
     let text = error.to_string();
-    text.lines()
-        .last()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned()
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]
@@ -169,10 +158,7 @@ mod tests {
     use super::*;
 
     fn scope(kind: ScopeKind, seeds: &[&str], change: impl FnOnce(&mut CrawlSpec)) -> Scope {
-        let mut spec = CrawlSpec {
-            scope: kind,
-            ..CrawlSpec::default()
-        };
+        let mut spec = CrawlSpec { scope: kind, ..CrawlSpec::default() };
         change(&mut spec);
         let seeds: Vec<CrawlUrl> = seeds.iter().map(|s| s.parse().unwrap()).collect();
         Scope::new(&spec, kind.anchors(&seeds)).unwrap()
@@ -199,11 +185,7 @@ mod tests {
 
     #[test]
     fn prefix_means_below_the_seeds_directory() {
-        let scope = scope(
-            ScopeKind::Prefix,
-            &["http://a.example/docs/index.html"],
-            |_| {},
-        );
+        let scope = scope(ScopeKind::Prefix, &["http://a.example/docs/index.html"], |_| {});
         assert!(admits(&scope, "http://a.example/docs/b/c.html"));
         assert!(admits(&scope, "http://a.example/docs/"));
         assert!(!admits(&scope, "http://a.example/docsx"));
@@ -224,18 +206,12 @@ mod tests {
             refusal("http://b.example/private/x.html", 1),
             Refusal::Excluded("private".into())
         );
-        assert_eq!(
-            refusal("http://b.example/x.html", 4),
-            Refusal::TooDeep { depth: 4, max: 3 }
-        );
+        assert_eq!(refusal("http://b.example/x.html", 4), Refusal::TooDeep { depth: 4, max: 3 });
     }
 
     #[test]
     fn a_bad_pattern_names_itself() {
-        let spec = CrawlSpec {
-            exclude: vec!["a(b".into()],
-            ..CrawlSpec::default()
-        };
+        let spec = CrawlSpec { exclude: vec!["a(b".into()], ..CrawlSpec::default() };
         let error = Scope::new(&spec, []).unwrap_err().to_string();
         assert!(
             error.contains("exclude") && error.contains("a(b") && error.contains("unclosed"),

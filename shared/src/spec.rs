@@ -133,22 +133,14 @@ pub struct SpecError {
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} = {:?} cannot be: {}",
-            self.key, self.value, self.allowed
-        )
+        write!(f, "{} = {:?} cannot be: {}", self.key, self.value, self.allowed)
     }
 }
 
 impl SpecError {
     /// `key`, with its `value`, cannot be; `allowed` says what can.
     pub fn new(key: &'static str, value: impl ToString, allowed: impl Into<String>) -> Self {
-        Self {
-            key,
-            value: value.to_string(),
-            allowed: allowed.into(),
-        }
+        Self { key, value: value.to_string(), allowed: allowed.into() }
     }
 }
 
@@ -223,10 +215,7 @@ impl CrawlSpec {
 
     /// The name that robots.txt rules are looked up by.
     pub fn product_token(&self) -> &str {
-        let end = self
-            .user_agent
-            .find(|c: char| !is_token(c))
-            .unwrap_or(self.user_agent.len());
+        let end = self.user_agent.find(|c: char| !is_token(c)).unwrap_or(self.user_agent.len());
         &self.user_agent[..end]
     }
 
@@ -240,11 +229,7 @@ impl CrawlSpec {
         at_least("pages_per_host", self.pages_per_host, 1)?;
         at_least("attempts", Some(u64::from(self.attempts)), 1)?;
         if self.attempts > 20 {
-            return Err(SpecError::new(
-                "attempts",
-                self.attempts,
-                "1 to 20 tries are allowed",
-            ));
+            return Err(SpecError::new("attempts", self.attempts, "1 to 20 tries are allowed"));
         }
         if let Some(depth) = self.depth
             && depth > DEPTH_MAX
@@ -253,11 +238,7 @@ impl CrawlSpec {
             return Err(SpecError::new("depth", depth, allowed));
         }
         if self.redirects > 20 {
-            return Err(SpecError::new(
-                "redirects",
-                self.redirects,
-                "0 to 20 are allowed",
-            ));
+            return Err(SpecError::new("redirects", self.redirects, "0 to 20 are allowed"));
         }
         for (key, span, least) in [
             ("delay", self.delay, Span::secs(0)),
@@ -268,11 +249,7 @@ impl CrawlSpec {
             ("fetch_timeout", self.fetch_timeout, Span::millis(1)),
         ] {
             if span < least || span > SPAN_MAX {
-                return Err(SpecError::new(
-                    key,
-                    span,
-                    format!("{least} to {SPAN_MAX} is allowed"),
-                ));
+                return Err(SpecError::new(key, span, format!("{least} to {SPAN_MAX} is allowed")));
             }
         }
         if self.body_limit < Size::bytes(1024) || self.body_limit > BODY_LIMIT_MAX {
@@ -295,10 +272,7 @@ impl CrawlSpec {
         }
         if let Some(proxy) = &self.proxy {
             let scheme = Url::parse(proxy).map(|url| url.scheme().to_owned());
-            if !matches!(
-                scheme.as_deref(),
-                Ok("http" | "https" | "socks5" | "socks5h")
-            ) {
+            if !matches!(scheme.as_deref(), Ok("http" | "https" | "socks5" | "socks5h")) {
                 return Err(SpecError::new(
                     "proxy",
                     proxy,
@@ -326,11 +300,9 @@ fn is_token(c: char) -> bool {
 
 fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SpecError> {
     match value {
-        Some(value) if value < least => Err(SpecError::new(
-            key,
-            value,
-            format!("{least} or more is allowed"),
-        )),
+        Some(value) if value < least => {
+            Err(SpecError::new(key, value, format!("{least} or more is allowed")))
+        }
         _ => Ok(()),
     }
 }
@@ -374,34 +346,13 @@ mod tests {
             spec.validate().unwrap_err().to_string()
         };
         for (error, parts) in [
-            (
-                error(|s| s.attempts = 0),
-                ["attempts", "\"0\"", "1 or more"],
-            ),
-            (
-                error(|s| s.pages = Some(0)),
-                ["pages", "\"0\"", "1 or more"],
-            ),
-            (
-                error(|s| s.delay = Span::secs(90_000)),
-                ["delay", "25h", "0s to 24h"],
-            ),
-            (
-                error(|s| s.body_limit = Size::bytes(1)),
-                ["body_limit", "1 B", "1 KiB"],
-            ),
-            (
-                error(|s| s.user_agent = "0bot".into()),
-                ["user_agent", "0bot", "letters"],
-            ),
-            (
-                error(|s| s.proxy = Some("ftp://x".into())),
-                ["proxy", "ftp://x", "socks5://"],
-            ),
-            (
-                error(|s| s.include = vec!["[".into()]),
-                ["include", "\"[\"", "regular expression"],
-            ),
+            (error(|s| s.attempts = 0), ["attempts", "\"0\"", "1 or more"]),
+            (error(|s| s.pages = Some(0)), ["pages", "\"0\"", "1 or more"]),
+            (error(|s| s.delay = Span::secs(90_000)), ["delay", "25h", "0s to 24h"]),
+            (error(|s| s.body_limit = Size::bytes(1)), ["body_limit", "1 B", "1 KiB"]),
+            (error(|s| s.user_agent = "0bot".into()), ["user_agent", "0bot", "letters"]),
+            (error(|s| s.proxy = Some("ftp://x".into())), ["proxy", "ftp://x", "socks5://"]),
+            (error(|s| s.include = vec!["[".into()]), ["include", "\"[\"", "regular expression"]),
         ] {
             for part in parts {
                 assert!(error.contains(part), "{error:?} should contain {part:?}");
@@ -412,9 +363,6 @@ mod tests {
     #[test]
     fn unknown_keys_are_refused_by_name() {
         let error = CrawlSpec::from_json(r#"{"dealy":"1s"}"#).unwrap_err();
-        assert!(
-            error.contains("dealy") && error.contains("delay"),
-            "{error}"
-        );
+        assert!(error.contains("dealy") && error.contains("delay"), "{error}");
     }
 }

@@ -15,13 +15,6 @@ pub fn start(json: bool) -> Result<(), String> {
     let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "warn".into());
     let filter = EnvFilter::try_new(&filter)
         .map_err(|error| format!("{LOG_VARIABLE} = {filter:?} is not a log filter: {error}"))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if json {
-        logs.json().try_init()
-    } else {
-        logs.try_init()
-    }
-    .map_err(|error| error.to_string())
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { logs.json().try_init() } else { logs.try_init() }.map_err(|error| error.to_string())
 }

@@ -51,10 +51,7 @@ impl FromStr for Span {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let span: SignedDuration = text
-            .trim()
-            .parse()
-            .map_err(|_| UnitError::Span(text.into()))?;
+        let span: SignedDuration = text.trim().parse().map_err(|_| UnitError::Span(text.into()))?;
         let span = Duration::try_from(span).map_err(|_| UnitError::Span(text.into()))?;
         Ok(Self(span))
     }
@@ -119,10 +116,8 @@ impl FromStr for Size {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let size: bytesize::ByteSize = text
-            .trim()
-            .parse()
-            .map_err(|_| UnitError::Size(text.into()))?;
+        let size: bytesize::ByteSize =
+            text.trim().parse().map_err(|_| UnitError::Size(text.into()))?;
         Ok(Self(size.as_u64()))
     }
 }
@@ -173,13 +168,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_as_people_write_them() {
-        for (text, millis) in [
-            ("0s", 0),
-            ("500ms", 500),
-            ("1s", 1_000),
-            ("1m 30s", 90_000),
-            ("2 hours", 7_200_000),
-        ] {
+        for (text, millis) in
+            [("0s", 0), ("500ms", 500), ("1s", 1_000), ("1m 30s", 90_000), ("2 hours", 7_200_000)]
+        {
             assert_eq!(text.parse(), Ok(Span::millis(millis)), "{text}");
         }
         for text in ["", "5", "soon", "-1s", "1 parsec"] {
@@ -189,12 +180,7 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("512", 512),
-            ("64KiB", 65_536),
-            ("1.5 MB", 1_500_000),
-        ] {
+        for (text, bytes) in [("0", 0), ("512", 512), ("64KiB", 65_536), ("1.5 MB", 1_500_000)] {
             assert_eq!(text.parse(), Ok(Size::bytes(bytes)), "{text}");
         }
         for text in ["", "big", "-1", "10 apples"] {

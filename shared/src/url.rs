@@ -205,22 +205,13 @@ mod tests {
     fn canonical_form_is_the_standards_without_fragment_and_userinfo() {
         for (given, want) in [
             ("HTTP://Example.ORG", "http://example.org/"),
-            (
-                "http://example.org:80/a/../b/./c#top",
-                "http://example.org/b/c",
-            ),
-            (
-                "https://user:secret@example.org:443/?q=1#x",
-                "https://example.org/?q=1",
-            ),
+            ("http://example.org:80/a/../b/./c#top", "http://example.org/b/c"),
+            ("https://user:secret@example.org:443/?q=1#x", "https://example.org/?q=1"),
             ("http://example.org/?", "http://example.org/?"),
             ("http://example.org/ä b", "http://example.org/%C3%A4%20b"),
             ("http://bücher.example/", "http://xn--bcher-kva.example/"),
             ("http://0x7f.1/", "http://127.0.0.1/"),
-            (
-                "http://[::ffff:1.2.3.4]:8080/",
-                "http://[::ffff:102:304]:8080/",
-            ),
+            ("http://[::ffff:1.2.3.4]:8080/", "http://[::ffff:102:304]:8080/"),
         ] {
             assert_eq!(canonical(given), want);
         }
@@ -245,14 +236,8 @@ mod tests {
         assert_eq!(url.authority(), "www.example.co.uk:8443");
         assert_eq!(url.path_and_query(), "/a?b=c");
         assert_eq!(url.domain(), "example.co.uk");
-        assert_eq!(
-            CrawlUrl::parse("http://127.0.0.1:80/").unwrap().domain(),
-            "127.0.0.1"
-        );
-        assert_eq!(
-            CrawlUrl::parse("http://localhost/").unwrap().domain(),
-            "localhost"
-        );
+        assert_eq!(CrawlUrl::parse("http://127.0.0.1:80/").unwrap().domain(), "127.0.0.1");
+        assert_eq!(CrawlUrl::parse("http://localhost/").unwrap().domain(), "localhost");
     }
 
     #[test]

@@ -166,15 +166,9 @@ impl RecordType {
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [
-            Self::Warcinfo,
-            Self::Response,
-            Self::Request,
-            Self::Metadata,
-            Self::Revisit,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == name)
+        [Self::Warcinfo, Self::Response, Self::Request, Self::Metadata, Self::Revisit]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
     }
 }
 
@@ -190,13 +184,7 @@ impl RecordId {
 impl Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);
-        let (a, b, c, d, e) = (
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..],
-        );
+        let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
         write!(f, "<urn:uuid:{a}-{b}-{c}-{d}-{e}>")
     }
 }
@@ -257,10 +245,7 @@ pub fn warcinfo_block(fields: &[(&str, &str)]) -> String {
         .field("software", software)
         .field("format", format)
         .field("conformsTo", rules);
-    fields
-        .iter()
-        .fold(head, |head, (name, value)| head.field(name, value))
-        .0
+    fields.iter().fold(head, |head, (name, value)| head.field(name, value)).0
 }
 
 impl MemberWriter {
@@ -356,16 +341,9 @@ impl<'a> Record<'a> {
         let said: u64 = said.parse().map_err(|_| WarcError::LengthNumber)?;
         let block = body.strip_suffix(RECORD_END).ok_or(WarcError::End)?;
         if block.len() as u64 != said {
-            return Err(WarcError::Length {
-                said,
-                found: block.len() as u64,
-            });
+            return Err(WarcError::Length { said, found: block.len() as u64 });
         }
-        Ok(Self {
-            kind,
-            block,
-            fields,
-        })
+        Ok(Self { kind, block, fields })
     }
 
     /// A header field's value; names know no case.
@@ -459,24 +437,16 @@ mod tests {
         let mut rng = seeded_rng();
         for _ in 0..1000 {
             let id = RecordId::random(&mut rng).to_string();
-            assert_eq!(
-                id.len(),
-                "<urn:uuid:00000000-0000-4000-8000-000000000000>".len()
-            );
+            assert_eq!(id.len(), "<urn:uuid:00000000-0000-4000-8000-000000000000>".len());
             assert_eq!(&id[24..25], "4", "{id}");
             assert!("89ab".contains(&id[29..30]), "{id}");
         }
-        assert_ne!(
-            RecordId::random(&mut seeded_rng()),
-            RecordId::random(&mut seeded_rng())
-        );
+        assert_ne!(RecordId::random(&mut seeded_rng()), RecordId::random(&mut seeded_rng()));
     }
 
     #[test]
     fn no_value_can_end_its_line() {
-        let head = Head(String::new())
-            .field("a", "b\r\nWARC-Type: response\u{85}")
-            .0;
+        let head = Head(String::new()).field("a", "b\r\nWARC-Type: response\u{85}").0;
         assert_eq!(head, "a: b  WARC-Type: response \r\n");
     }
 
@@ -489,19 +459,13 @@ mod tests {
             (good.replace("WARC/1.1", "WARC/1.0"), "does not start with"),
             (good.replace("\r\n\r\n", "\r\n"), "does not end"),
             (good.replace("WARC-Date: ", "WARC-Date "), "is not a field"),
-            (
-                good.replace("WARC-Date: ", "\tWARC-Date: "),
-                "line 4 of its header",
-            ),
+            (good.replace("WARC-Date: ", "\tWARC-Date: "), "line 4 of its header"),
             (good.replace("WARC-Date", "WARC-Data"), "one WARC-Date"),
             (good.replace("Target-URI", "Date"), "one WARC-Date"),
             (good.replace("metadata", "meta"), "\"meta\" is unknown"),
             (good.replace("Length: 2", "Length: two"), "not a number"),
             (good.replace("Length: 2", "Length: 3"), "is 3, but 2 bytes"),
-            (
-                good.replace("Length: 2", "Length: 18446744073709551615"),
-                "but 2 bytes",
-            ),
+            (good.replace("Length: 2", "Length: 18446744073709551615"), "but 2 bytes"),
             (good.replace("{}\r\n", "{}"), "two empty lines"),
             (format!("{good}x"), "two empty lines"),
             (format!("{good}{good}"), "but"),
@@ -537,30 +501,19 @@ mod tests {
     #[test]
     fn members_are_what_gzip_reads_and_come_back_one_by_one() {
         let mut rng = fastrand::Rng::with_seed(3);
-        let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..))
-            .take(300_000)
-            .collect();
+        let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(300_000).collect();
         let text = b"the same again ".repeat(40_000);
         for level in [0, 1, 6, 9] {
             let mut writer = MemberWriter::gzip(level);
             let mut file = Vec::new();
-            let members: [&[&[u8]]; 5] = [
-                &[b"a", b"", b"bc"],
-                &[],
-                &[&noise],
-                &[&text, &noise[..9]],
-                &[b"\0"],
-            ];
-            let lengths: Vec<usize> = members
-                .iter()
-                .map(|m| writer.write(m, &mut file).unwrap())
-                .collect();
+            let members: [&[&[u8]]; 5] =
+                [&[b"a", b"", b"bc"], &[], &[&noise], &[&text, &noise[..9]], &[b"\0"]];
+            let lengths: Vec<usize> =
+                members.iter().map(|m| writer.write(m, &mut file).unwrap()).collect();
             assert_eq!(lengths.iter().sum::<usize>(), file.len());
 
             let mut whole = Vec::new();
-            flate2::read::MultiGzDecoder::new(&file[..])
-                .read_to_end(&mut whole)
-                .unwrap();
+            flate2::read::MultiGzDecoder::new(&file[..]).read_to_end(&mut whole).unwrap();
             assert!(whole == members.map(<[_]>::concat).concat());
 
             let (mut rest, mut out) = (&file[..], Vec::new());
@@ -576,9 +529,7 @@ mod tests {
     #[test]
     fn a_member_can_be_cut_off_damaged_or_too_long() {
         let mut file = Vec::new();
-        MemberWriter::gzip(1)
-            .write(&[&[b'x'; 5000]], &mut file)
-            .unwrap();
+        MemberWriter::gzip(1).write(&[&[b'x'; 5000]], &mut file).unwrap();
         let mut out = Vec::new();
         for end in 0..file.len() {
             let error = read_member(&mut &file[..end], 5000, &mut out).unwrap_err();
@@ -595,9 +546,7 @@ mod tests {
     #[test]
     fn a_bomb_is_stopped_at_its_limit() {
         let mut bomb = Vec::new();
-        MemberWriter::gzip(9)
-            .write(&[&vec![0; 64 << 20]], &mut bomb)
-            .unwrap();
+        MemberWriter::gzip(9).write(&[&vec![0; 64 << 20]], &mut bomb).unwrap();
         let mut out = Vec::new();
         assert!(read_member(&mut &bomb[..], 1 << 20, &mut out).is_err());
         assert!(out.capacity() < 4 << 20);
@@ -606,13 +555,9 @@ mod tests {
     #[test]
     fn zlib_streams_are_what_zlib_reads() {
         let mut out = Vec::new();
-        MemberWriter::zlib(6)
-            .write(&[b"ab", b"c"], &mut out)
-            .unwrap();
+        MemberWriter::zlib(6).write(&[b"ab", b"c"], &mut out).unwrap();
         let mut text = String::new();
-        flate2::read::ZlibDecoder::new(&out[..])
-            .read_to_string(&mut text)
-            .unwrap();
+        flate2::read::ZlibDecoder::new(&out[..]).read_to_string(&mut text).unwrap();
         assert_eq!(text, "abc");
     }
 }

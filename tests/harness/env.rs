@@ -22,10 +22,6 @@ fn from_environment(name: &str) -> PathBuf {
     let path = path.unwrap_or_else(|| {
         panic!("{name} is not set: run tests/run, which builds and installs what the tests need")
     });
-    assert!(
-        path.exists(),
-        "{name} names {}, which is not there: run tests/run",
-        path.display()
-    );
+    assert!(path.exists(), "{name} names {}, which is not there: run tests/run", path.display());
     path
 }

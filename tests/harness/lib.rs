@@ -10,11 +10,7 @@
 //! without it every test fails and says so. Everything that a test starts ends
 //! with it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on panics"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod env;
 mod pages;

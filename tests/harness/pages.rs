@@ -94,9 +94,7 @@ impl Pages {
     /// # Panics
     /// If there is none.
     pub fn of(&self, url: &str) -> &Page {
-        self.0
-            .get(url)
-            .unwrap_or_else(|| panic!("no page {url} among {:?}", self.urls()))
+        self.0.get(url).unwrap_or_else(|| panic!("no page {url} among {:?}", self.urls()))
     }
 
     /// Whether there is a page of this URL.
@@ -111,9 +109,7 @@ impl Pages {
 
     /// Status and body digest of each: what must not depend on how a crawl went.
     pub fn content(&self) -> Vec<(&str, u16, &str)> {
-        self.iter()
-            .map(|page| (&*page.url, page.status, &*page.sha1))
-            .collect()
+        self.iter().map(|page| (&*page.url, page.status, &*page.sha1)).collect()
     }
 }
 

@@ -40,9 +40,7 @@ pub fn sites() -> Vec<RealSite> {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(server.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "the real sites could not be served");
         server
     });
@@ -65,11 +63,8 @@ impl RealSite {
     /// If the oracle fails.
     pub fn oracle(&self, depth: Option<u32>) -> PathBuf {
         let script = fs::read(env::tests().join("sites/oracle.py")).unwrap();
-        let script: String = Sha1::digest(&script)
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let script: String =
+            Sha1::digest(&script).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let depth = depth.map(|depth| depth.to_string());
         let name = format!(
             "{}-{}-{script}-{}",
@@ -82,10 +77,7 @@ impl RealSite {
         if !account.exists() {
             fs::create_dir_all(&folder).unwrap();
             // Under another name until it is whole; one of several that make it at once wins.
-            let unfinished = tempfile::Builder::new()
-                .prefix(&name)
-                .tempfile_in(&folder)
-                .unwrap();
+            let unfinished = tempfile::Builder::new().prefix(&name).tempfile_in(&folder).unwrap();
             let path = unfinished.path().to_string_lossy().into_owned();
             let mut args = vec![self.seed.as_str(), &path];
             if let Some(depth) = &depth {

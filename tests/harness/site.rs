@@ -80,13 +80,7 @@ impl Answer {
     /// A body of any type.
     pub fn bytes(content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
-        Self {
-            status: 200,
-            headers,
-            body: body.into(),
-            wait: Duration::ZERO,
-            how: How::Whole,
-        }
+        Self { status: 200, headers, body: body.into(), wait: Duration::ZERO, how: How::Whole }
     }
 
     /// An HTML document in UTF-8.
@@ -111,10 +105,7 @@ impl Answer {
 
     /// A short document with this status.
     pub fn status(status: u16) -> Self {
-        Self {
-            status,
-            ..Self::html(format!("<title>{status}</title>"))
-        }
+        Self { status, ..Self::html(format!("<title>{status}</title>")) }
     }
 
     /// A redirect.
@@ -143,34 +134,22 @@ impl Answer {
 
     /// Not at all: the connection is closed.
     pub fn dropped(self) -> Self {
-        Self {
-            how: How::Dropped,
-            ..self
-        }
+        Self { how: How::Dropped, ..self }
     }
 
     /// Cut off in the middle of its body.
     pub fn cut(self) -> Self {
-        Self {
-            how: How::Cut,
-            ..self
-        }
+        Self { how: How::Cut, ..self }
     }
 
     /// Followed by spaces for ever.
     pub fn endless(self) -> Self {
-        Self {
-            how: How::Endless,
-            ..self
-        }
+        Self { how: How::Endless, ..self }
     }
 
     /// Followed by a space every tenth of a second, for ever.
     pub fn dripping(self) -> Self {
-        Self {
-            how: How::Dripping,
-            ..self
-        }
+        Self { how: How::Dripping, ..self }
     }
 
     fn head(&self) -> String {
@@ -205,8 +184,7 @@ impl Web {
 
     /// With a path that answers so in turn, the last one ever after.
     pub fn answers(mut self, path: &str, answers: impl IntoIterator<Item = Answer>) -> Self {
-        self.answers
-            .insert(path.to_owned(), answers.into_iter().collect());
+        self.answers.insert(path.to_owned(), answers.into_iter().collect());
         self
     }
 
@@ -219,11 +197,7 @@ impl Web {
     /// others, to `/`, and to a page that is not there.
     pub fn tree(mut self, count: usize, wait: Duration) -> Self {
         let path = |number| {
-            if number == 0 {
-                "/".to_owned()
-            } else {
-                format!("/{number}")
-            }
+            if number == 0 { "/".to_owned() } else { format!("/{number}") }
         };
         for number in 0..count {
             let below = (3 * number + 1..3 * number + 4).filter(|&number| number < count);
@@ -242,13 +216,8 @@ impl Web {
 
     /// Serves it on a free port of another loopback address.
     pub async fn serve_at(self, address: [u8; 4]) -> Site {
-        let listener = TcpListener::bind(SocketAddr::from((address, 0)))
-            .await
-            .unwrap();
-        let log = Arc::new(Log {
-            visits: Mutex::default(),
-            count: watch::Sender::new(0),
-        });
+        let listener = TcpListener::bind(SocketAddr::from((address, 0))).await.unwrap();
+        let log = Arc::new(Log { visits: Mutex::default(), count: watch::Sender::new(0) });
         Site {
             address: listener.local_addr().unwrap(),
             log: log.clone(),
@@ -277,10 +246,7 @@ impl Site {
 
     /// How often a path was asked for.
     pub fn visits_of(&self, path: &str) -> usize {
-        self.visits()
-            .iter()
-            .filter(|visit| visit.path == path)
-            .count()
+        self.visits().iter().filter(|visit| visit.path == path).count()
     }
 
     /// The paths asked for, in order.
@@ -304,11 +270,7 @@ impl Site {
     pub async fn visited(&self, count: usize) {
         let mut so_far = self.log.count.subscribe();
         let done = timeout(secs(60), so_far.wait_for(|&so_far| so_far >= count)).await;
-        assert!(
-            done.is_ok(),
-            "after a minute, {} of {count} requests",
-            self.visits().len()
-        );
+        assert!(done.is_ok(), "after a minute, {} of {count} requests", self.visits().len());
     }
 
     /// Forgets all requests so far.
@@ -326,11 +288,7 @@ impl Site {
             };
             visits.iter().filter(busy).count()
         };
-        visits
-            .iter()
-            .map(|visit| busy_at(visit.began))
-            .max()
-            .unwrap_or(0)
+        visits.iter().map(|visit| busy_at(visit.began)).max().unwrap_or(0)
     }
 
     /// Between the end of each of these requests and the beginning of the next one: the waits.
@@ -351,13 +309,7 @@ impl Log {
     fn begin(&self, connection: usize, path: &str, headers: BTreeMap<String, String>) -> usize {
         let began = Instant::now();
         let mut visits = self.visits.lock().unwrap();
-        visits.push(Visit {
-            path: path.to_owned(),
-            began,
-            ended: None,
-            connection,
-            headers,
-        });
+        visits.push(Visit { path: path.to_owned(), began, ended: None, connection, headers });
         visits.len() - 1
     }
 
@@ -365,10 +317,7 @@ impl Log {
     fn earlier(&self, index: usize) -> usize {
         let visits = self.visits.lock().unwrap();
         let path = &visits[index].path;
-        let earlier = visits[..index]
-            .iter()
-            .filter(|visit| visit.path == *path)
-            .count();
+        let earlier = visits[..index].iter().filter(|visit| visit.path == *path).count();
         self.count.send_replace(visits.len());
         earlier
     }
@@ -469,10 +418,7 @@ async fn request(
     let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
     buffer.drain(..end + 4);
     let mut lines = head.split("\r\n");
-    let path = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .unwrap_or_default();
+    let path = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
@@ -502,26 +448,10 @@ mod tests {
             .await;
         let mut stream = TcpStream::connect(site.address).await.unwrap();
 
-        assert!(
-            get(&site, &mut stream, "/")
-                .await
-                .ends_with("<p><a href=\"/a\">/a</a>\n")
-        );
-        assert!(
-            get(&site, &mut stream, "/a")
-                .await
-                .starts_with("HTTP/1.1 503 ")
-        );
-        assert!(
-            get(&site, &mut stream, "/a")
-                .await
-                .ends_with("\r\n\r\nhere")
-        );
-        assert!(
-            get(&site, &mut stream, "/b?c")
-                .await
-                .starts_with("HTTP/1.1 404 ")
-        );
+        assert!(get(&site, &mut stream, "/").await.ends_with("<p><a href=\"/a\">/a</a>\n"));
+        assert!(get(&site, &mut stream, "/a").await.starts_with("HTTP/1.1 503 "));
+        assert!(get(&site, &mut stream, "/a").await.ends_with("\r\n\r\nhere"));
+        assert!(get(&site, &mut stream, "/b?c").await.starts_with("HTTP/1.1 404 "));
         assert_eq!(get(&site, &mut stream, "/gone").await, "");
 
         site.visited(5).await;

@@ -36,14 +36,10 @@ pub fn tool<A: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = A>) -> P
 pub async fn in_mount_namespace(script: &str) -> Printed {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-euc"]);
-    command.arg(format!(
-        "mount -t tmpfs tmpfs /mnt || exit 97\numount /mnt\n{script}"
-    ));
+    command.arg(format!("mount -t tmpfs tmpfs /mnt || exit 97\numount /mnt\n{script}"));
     command.env("TRAWL", env::trawl());
     // The sites of the test must go on answering meanwhile.
-    let printed = tokio::task::spawn_blocking(move || printed(&mut command))
-        .await
-        .unwrap();
+    let printed = tokio::task::spawn_blocking(move || printed(&mut command)).await.unwrap();
     assert!(
         !printed.text.starts_with("unshare: ") && !printed.text.starts_with("mount: "),
         "this test must mount a file system of its own, which this machine does not allow (it \
@@ -55,18 +51,10 @@ pub async fn in_mount_namespace(script: &str) -> Printed {
 
 fn printed(command: &mut Command) -> Printed {
     let output = command.output();
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output.unwrap_or_else(|error| panic!("{command:?} could not be run: {error}"));
-    let text = [stdout, stderr]
-        .map(|text| String::from_utf8_lossy(&text).into_owned())
-        .concat();
-    Printed {
-        is_ok: status.success(),
-        text,
-    }
+    let Output { status, stdout, stderr } =
+        output.unwrap_or_else(|error| panic!("{command:?} could not be run: {error}"));
+    let text = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    Printed { is_ok: status.success(), text }
 }
 
 impl Printed {

@@ -56,14 +56,9 @@ pub struct Ended {
 
 impl Trawl {
     /// A new data directory. It does not exist yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "it makes a folder, which is no default"
-    )]
+    #[expect(clippy::new_without_default, reason = "it makes a folder, which is no default")]
     pub fn new() -> Self {
-        Self {
-            folder: TempDir::with_prefix("trawl-test-").unwrap(),
-        }
+        Self { folder: TempDir::with_prefix("trawl-test-").unwrap() }
     }
 
     /// The data directory.
@@ -116,12 +111,7 @@ impl Trawl {
     pub async fn export(&self, format: &str, name: &str) -> PathBuf {
         let path = self.file(name);
         let export = self.command::<&str>("export", []).set("--format", format);
-        export
-            .set("--out", &path)
-            .set_flag("--force")
-            .done()
-            .await
-            .expect(0);
+        export.set("--out", &path).done().await.expect(0);
         path
     }
 
@@ -143,11 +133,7 @@ impl Trawl {
 fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, found)
-        } else {
-            found.push(path)
-        }
+        if path.is_dir() { collect(&path, found) } else { found.push(path) }
     }
 }
 
@@ -179,8 +165,7 @@ impl Command {
     }
 
     fn option(mut self, option: &str, value: Option<&OsStr>) -> Self {
-        self.options
-            .push((option.into(), value.map(OsStr::to_owned)));
+        self.options.push((option.into(), value.map(OsStr::to_owned)));
         self
     }
 
@@ -206,13 +191,7 @@ impl Command {
             .unwrap();
         let stdout = tokio::spawn(all_of(child.stdout.take().unwrap()));
         let stderr = tokio::spawn(all_of(child.stderr.take().unwrap()));
-        Running {
-            child,
-            stdout,
-            stderr,
-            limit: self.limit,
-            what: format!("{program:?}"),
-        }
+        Running { child, stdout, stderr, limit: self.limit, what: self.to_string() }
     }
 
     /// Starts it and waits for its end.
@@ -221,6 +200,17 @@ impl Command {
     /// If it takes too long, or panics itself.
     pub async fn done(&self) -> Ended {
         self.start().done().await
+    }
+}
+
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "trawl")?;
+        let options = self.options.iter().flat_map(|(name, value)| [Some(name), value.as_ref()]);
+        for word in self.words.iter().chain(options.flatten()) {
+            write!(f, " {}", word.to_string_lossy())?;
+        }
+        Ok(())
     }
 }
 
@@ -235,9 +225,7 @@ impl Running {
     /// Ctrl-C.
     pub fn interrupt(&self) {
         let pid = self.child.id().expect("it is still running").to_string();
-        let sent = process::Command::new("sh")
-            .args(["-c", "kill -INT \"$0\"", &pid])
-            .status();
+        let sent = process::Command::new("sh").args(["-c", "kill -INT \"$0\"", &pid]).status();
         assert!(sent.unwrap().success(), "the signal could not be sent");
     }
 
@@ -257,10 +245,7 @@ impl Running {
             self.child.start_kill().unwrap();
         }
         let ended = Ended {
-            code: status
-                .as_ref()
-                .ok()
-                .and_then(|status| status.as_ref().unwrap().code()),
+            code: status.as_ref().ok().and_then(|status| status.as_ref().unwrap().code()),
             stdout: self.stdout.await.unwrap(),
             stderr: self.stderr.await.unwrap(),
             what: self.what,
@@ -298,15 +283,7 @@ impl Ended {
 
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            code,
-            stdout,
-            stderr,
-            what,
-        } = self;
-        write!(
-            f,
-            "{what}\nexit code {code:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
-        )
+        let Self { code, stdout, stderr, what } = self;
+        write!(f, "{what}\nexit code {code:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
     }
 }

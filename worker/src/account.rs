@@ -149,9 +149,8 @@ fn offers<F>(
     let depth = leased.depth.saturating_add(1);
     let hops = leased.hops.saturating_add(1);
     let redirect = parsed.location.iter().filter(|_| hops <= crawl.spec.redirects);
-    let candidates = redirect
-        .map(|url| (url, hops))
-        .chain(parsed.outlinks.iter().map(|link| (&link.url, 0)));
+    let candidates =
+        redirect.map(|url| (url, hops)).chain(parsed.outlinks.iter().map(|link| (&link.url, 0)));
     // Nothing that panics happens under the lock.
     let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut offers = Vec::new();

@@ -21,7 +21,7 @@ const CRAWLS_MAX: usize = 64;
 
 /// A crawl's specification, made ready for its pages.
 #[derive(Debug)]
-pub struct ReadyCrawl<F> {
+pub(crate) struct ReadyCrawl<F> {
     pub(crate) version: u32,
     pub(crate) spec: CrawlSpec,
     pub(crate) scope: Scope,

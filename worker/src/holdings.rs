@@ -14,7 +14,7 @@ use trawl_shared::lease::Token;
 
 /// Leases held. Shared by the lanes, which ask, and the loops, which renew.
 #[derive(Debug, Default)]
-pub struct Holdings {
+pub(crate) struct Holdings {
     held: Mutex<HashMap<Token, Held>>,
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tonic::{Code, Status, body::Body};
-use tower::{BoxError, util::BoxCloneSyncService};
+use tower::util::BoxCloneSyncService;
 use trawl_proto::{
     CHUNK_BYTES, MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{
@@ -17,7 +17,7 @@ use trawl_proto::{
 use trawl_shared::{VERSION, lease::Token, scope::Scope, spec::CrawlSpec};
 
 /// Anything that carries gRPC: a connection, or the master's service itself.
-pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// A master to work for.
 #[derive(Clone)]

@@ -60,11 +60,7 @@ pub struct Digests {
 pub fn digest_page(page: &Page) -> Digests {
     let wire = Sha1::digest(&page.wire).into();
     let is_shared = page.wire.as_ptr() == page.body.as_ptr() && page.wire.len() == page.body.len();
-    let body = if is_shared {
-        wire
-    } else {
-        Sha1::digest(&page.body).into()
-    };
+    let body = if is_shared { wire } else { Sha1::digest(&page.body).into() };
     Digests { wire, body }
 }
 
@@ -121,10 +117,7 @@ impl Recorder {
             head = head.field("WARC-Truncated", truncated(reason));
         }
         let head = head
-            .field(
-                "WARC-Payload-Digest",
-                format_args!("sha1:{}", sha1_base32(wire)),
-            )
+            .field("WARC-Payload-Digest", format_args!("sha1:{}", sha1_base32(wire)))
             .field("Content-Type", "application/http;msgtype=response")
             .finish(self.http_head.len() + page.wire.len());
         let pieces = [head.as_bytes(), &self.http_head, &page.wire, RECORD_END];
@@ -183,17 +176,10 @@ fn protocol(version: Version) -> Option<&'static str> {
 /// The status line and headers, always in the form of HTTP/1.1, which is the
 /// only one that WARC files know.
 fn write_http_head(page: &Page, out: &mut Vec<u8>) {
-    let reason = StatusCode::from_u16(page.status)
-        .ok()
-        .and_then(|code| code.canonical_reason());
+    let reason = StatusCode::from_u16(page.status).ok().and_then(|code| code.canonical_reason());
     out.clear();
     // Writing to a vector cannot fail.
-    let _ = write!(
-        out,
-        "HTTP/1.1 {:03} {}\r\n",
-        page.status,
-        reason.unwrap_or_default()
-    );
+    let _ = write!(out, "HTTP/1.1 {:03} {}\r\n", page.status, reason.unwrap_or_default());
 
     let stored = page.wire.len().to_string();
     let length_is_wrong = has_other_length(&page.headers, &stored);
@@ -239,10 +225,7 @@ mod tests {
     fn page(headers: &[(&'static str, &[u8])], wire: &'static [u8]) -> Page {
         let wire = Bytes::from_static(wire);
         let header = |(name, value): &(&'static str, &[u8])| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_bytes(value).unwrap(),
-            )
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
         };
         Page {
             url: CrawlUrl::parse("http://example.org/a?b").unwrap(),
@@ -262,11 +245,8 @@ mod tests {
     /// The three records, inflated.
     fn records(page: &Page) -> [Vec<u8>; 3] {
         let mut recorder = Recorder::new(1, fastrand::Rng::with_seed(5));
-        let meta = PageMeta {
-            url: page.url.to_string(),
-            status: page.status,
-            ..PageMeta::default()
-        };
+        let meta =
+            PageMeta { url: page.url.to_string(), status: page.status, ..PageMeta::default() };
         let first = recorder.records(page, &digest_page(page), &meta).unwrap();
         let again = recorder.records(page, &digest_page(page), &meta).unwrap();
         assert_ne!(first.bytes, again.bytes, "ids are used once");
@@ -274,18 +254,11 @@ mod tests {
         let mut rest = &first.bytes[..];
         let mut next = |length: u32| {
             let mut out = Vec::new();
-            assert_eq!(
-                read_member(&mut rest, 1 << 20, &mut out).unwrap(),
-                u64::from(length)
-            );
+            assert_eq!(read_member(&mut rest, 1 << 20, &mut out).unwrap(), u64::from(length));
             out
         };
         let lengths = first.lengths;
-        let records = [
-            next(lengths.response),
-            next(lengths.request),
-            next(lengths.metadata),
-        ];
+        let records = [next(lengths.response), next(lengths.request), next(lengths.metadata)];
         assert!(rest.is_empty());
         assert_eq!(lengths.total(), first.bytes.len() as u64);
         records
@@ -304,19 +277,13 @@ mod tests {
         let response = Record::parse(&response).unwrap();
         let id = response.field("WARC-Record-ID").unwrap();
         assert_eq!(response.kind, RecordType::Response);
-        assert_eq!(
-            response.block,
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\nhi"
-        );
+        assert_eq!(response.block, b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\nhi");
         for (name, value) in [
             ("WARC-Target-URI", "http://example.org/a?b"),
             ("WARC-Date", "2026-11-23T12:00:00.500Z"),
             ("WARC-IP-Address", "192.0.2.1"),
             // printf hi | openssl sha1 -binary | base32
-            (
-                "WARC-Payload-Digest",
-                "sha1:YIVV7ELYGQTASQUNN5I3FRNPJQF542SC",
-            ),
+            ("WARC-Payload-Digest", "sha1:YIVV7ELYGQTASQUNN5I3FRNPJQF542SC"),
             ("Content-Type", "application/http;msgtype=response"),
         ] {
             assert_eq!(response.field(name), Some(value));
@@ -327,36 +294,21 @@ mod tests {
 
         let request = Record::parse(&request).unwrap();
         assert_eq!(request.kind, RecordType::Request);
-        assert_eq!(
-            request.block,
-            b"GET /a?b HTTP/1.1\r\nhost: example.org\r\n\r\n"
-        );
+        assert_eq!(request.block, b"GET /a?b HTTP/1.1\r\nhost: example.org\r\n\r\n");
         assert_eq!(request.field("WARC-Concurrent-To"), Some(id));
-        assert_eq!(
-            request.field("Content-Type"),
-            Some("application/http;msgtype=request")
-        );
+        assert_eq!(request.field("Content-Type"), Some("application/http;msgtype=request"));
 
         let metadata = Record::parse(&metadata).unwrap();
         assert_eq!(metadata.kind, RecordType::Metadata);
         assert_eq!(metadata.field("WARC-Refers-To"), Some(id));
         assert_eq!(metadata.field("Content-Type"), Some("application/json"));
         let meta: PageMeta = serde_json::from_slice(metadata.block).unwrap();
-        assert_eq!(
-            (meta.url.as_str(), meta.status),
-            ("http://example.org/a?b", 200)
-        );
+        assert_eq!((meta.url.as_str(), meta.status), ("http://example.org/a?b", 200));
     }
 
     #[test]
     fn undone_transfer_coding_is_not_claimed() {
-        let page = page(
-            &[
-                ("transfer-encoding", b"chunked"),
-                ("content-encoding", b"gzip"),
-            ],
-            b"xy",
-        );
+        let page = page(&[("transfer-encoding", b"chunked"), ("content-encoding", b"gzip")], b"xy");
         assert_eq!(
             response_block(&page),
             "HTTP/1.1 200 OK\r\nx-crawl-transfer-encoding: chunked\r\n\
@@ -367,17 +319,10 @@ mod tests {
     #[test]
     fn a_content_length_that_is_not_ours_is_corrected() {
         let right = page(&[("content-length", b"2")], b"xy");
-        assert_eq!(
-            response_block(&right),
-            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nxy"
-        );
+        assert_eq!(response_block(&right), "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nxy");
 
         let cut = page(&[("content-length", b"99"), ("server", b"s")], b"xy");
-        let cut = Page {
-            truncated: Some(Truncated::Length),
-            status: 404,
-            ..cut
-        };
+        let cut = Page { truncated: Some(Truncated::Length), status: 404, ..cut };
         assert_eq!(
             response_block(&cut),
             "HTTP/1.1 404 Not Found\r\nx-crawl-content-length: 99\r\nserver: s\r\n\
@@ -390,20 +335,8 @@ mod tests {
 
     #[test]
     fn odd_answers_are_kept_as_they_are() {
-        let odd = page(
-            &[
-                ("x-name", b"caf\xe9"),
-                ("set-cookie", b"a"),
-                ("set-cookie", b"b"),
-            ],
-            b"",
-        );
-        let odd = Page {
-            status: 799,
-            version: Version::HTTP_2,
-            address: None,
-            ..odd
-        };
+        let odd = page(&[("x-name", b"caf\xe9"), ("set-cookie", b"a"), ("set-cookie", b"b")], b"");
+        let odd = Page { status: 799, version: Version::HTTP_2, address: None, ..odd };
         let [response, ..] = records(&odd);
         let response = Record::parse(&response).unwrap();
         assert_eq!(
@@ -420,22 +353,10 @@ mod tests {
         let digests = digest_page(&plain);
         assert_eq!(digests.wire, digests.body);
         // printf hi | sha1sum
-        assert_eq!(
-            sha1_hex(&digests.wire),
-            "c22b5f9178342609428d6f51b2c5af4c0bde6a42"
-        );
-        let coded = Page {
-            body: Bytes::from_static(b"other"),
-            ..plain
-        };
+        assert_eq!(sha1_hex(&digests.wire), "c22b5f9178342609428d6f51b2c5af4c0bde6a42");
+        let coded = Page { body: Bytes::from_static(b"other"), ..plain };
         let digests = digest_page(&coded);
-        assert_eq!(
-            sha1_hex(&digests.wire),
-            "c22b5f9178342609428d6f51b2c5af4c0bde6a42"
-        );
-        assert_eq!(
-            sha1_hex(&digests.body),
-            "d0941e68da8f38151ff86a61fc59f7c5cf9fcaa2"
-        );
+        assert_eq!(sha1_hex(&digests.wire), "c22b5f9178342609428d6f51b2c5af4c0bde6a42");
+        assert_eq!(sha1_hex(&digests.body), "d0941e68da8f38151ff86a61fc59f7c5cf9fcaa2");
     }
 }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
-use trawl_proto::v1::{
-    self, StatusReply, StatusRequest, SubmitReply, SubmitRequest,
-};
+use trawl_proto::v1::{self, StatusReply, StatusRequest, SubmitReply, SubmitRequest};
 use trawl_shared::{
     spec::{CrawlSpec, check_name},
     untrusted::Untrusted,
@@ -63,9 +61,8 @@ impl v1::control_server::Control for ControlApi {
 }
 
 fn seed_url(seed: &str) -> Result<CrawlUrl, Status> {
-    CrawlUrl::parse(seed).map_err(|error| {
-        Status::invalid_argument(format!("seed \"{}\": {error}", Untrusted(seed)))
-    })
+    CrawlUrl::parse(seed)
+        .map_err(|error| Status::invalid_argument(format!("seed \"{}\": {error}", Untrusted(seed))))
 }
 
 fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {

@@ -20,9 +20,7 @@ pub(super) struct Bson {
 
 impl Bson {
     pub(super) fn new() -> Self {
-        Self {
-            zlib: MemberWriter::zlib(6),
-        }
+        Self { zlib: MemberWriter::zlib(6) }
     }
 }
 
@@ -34,20 +32,12 @@ impl Sink for Bson {
         }
         let body = page.body(&meta)?;
         let mut bytes = Vec::new();
-        self.zlib
-            .write(&[&body], &mut bytes)
-            .map_err(|error| output.error(error))?;
+        self.zlib.write(&[&body], &mut bytes).map_err(|error| output.error(error))?;
 
         let mut document = RawDocumentBuf::new();
         document.append(cstr!("_id"), meta.id);
         document.append(cstr!("url"), meta.url);
-        document.append(
-            cstr!("page"),
-            Binary {
-                subtype: BinarySubtype::Generic,
-                bytes,
-            },
-        );
+        document.append(cstr!("page"), Binary { subtype: BinarySubtype::Generic, bytes });
         if document.as_bytes().len() > DOCUMENT_BYTES_MAX {
             return Ok(false);
         }

@@ -18,25 +18,20 @@ pub(super) struct Cdxj {
 impl Cdxj {
     /// Lines are held back in files next to `out`.
     pub(super) fn new(out: &Path) -> Self {
-        Self {
-            lines: Sorted::new(out),
-        }
+        Self { lines: Sorted::new(out) }
     }
 }
 
 impl Sink for Cdxj {
     fn page(&mut self, page: &ScannedPage<'_>, output: &mut Output) -> Result<bool, ExportError> {
         let line = line(page, &page.answer()?);
-        self.lines
-            .push(&line)
-            .map_err(|error| output.error(error))?;
+        self.lines.push(&line).map_err(|error| output.error(error))?;
         Ok(true)
     }
 
     fn finish(&mut self, output: &mut Output) -> Result<(), ExportError> {
-        let written = self
-            .lines
-            .finish(|line| output.write(&[line, b"\n"]).map_err(Failed::Output));
+        let written =
+            self.lines.finish(|line| output.write(&[line, b"\n"]).map_err(Failed::Output));
         written.map_err(|failed| match failed {
             Failed::Output(error) => error,
             Failed::Runs(error) => output.error(error),
@@ -59,21 +54,12 @@ impl From<io::Error> for Failed {
 fn line(page: &ScannedPage<'_>, answer: &Answer<'_>) -> String {
     let field = |name| page.response.field(name).unwrap_or_default();
     let url = field("WARC-Target-URI");
-    let time: String = field("WARC-Date")
-        .chars()
-        .filter(char::is_ascii_digit)
-        .take(14)
-        .collect();
+    let time: String = field("WARC-Date").chars().filter(char::is_ascii_digit).take(14).collect();
     let fields = [
         ("url", Some(url.to_owned())),
         ("mime", answer.header("content-type").map(mime)),
         ("status", answer.status().map(str::to_owned)),
-        (
-            "digest",
-            page.response
-                .field("WARC-Payload-Digest")
-                .map(str::to_owned),
-        ),
+        ("digest", page.response.field("WARC-Payload-Digest").map(str::to_owned)),
         ("length", Some(page.place.response_len.to_string())),
         ("offset", Some(page.place.offset.to_string())),
         ("filename", Some(page.file_name())),
@@ -104,12 +90,7 @@ fn mime(value: &[u8]) -> String {
         Err(_) => value.iter().map(|byte| char::from(*byte)).collect(),
     };
     let end = |char: char| char == ';' || char.is_whitespace();
-    value
-        .trim()
-        .split(end)
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    value.trim().split(end).next().unwrap_or_default().to_owned()
 }
 
 /// A JSON string of ASCII only, as Python's `json.dumps` writes it.

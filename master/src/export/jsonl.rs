@@ -15,11 +15,7 @@ impl Sink for Jsonl {
         page.meta()?;
         let mut separator = &b""[..];
         // JSON has line ends between tokens only, and ours has none at all.
-        for line in page
-            .metadata
-            .block
-            .split(|byte| matches!(byte, b'\n' | b'\r'))
-        {
+        for line in page.metadata.block.split(|byte| matches!(byte, b'\n' | b'\r')) {
             output.write(&[separator, line])?;
             separator = b" ";
         }

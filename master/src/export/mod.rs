@@ -1,9 +1,9 @@
 //! What people take away: one pass over a crawl's pages that feeds a sink.
 //!
 //! Promises: the output appears under its name only when it is whole and on
-//! stable storage; nothing that exists is overwritten unless that is asked for;
-//! memory is one page, and a bounded buffer where order needs one. A crawl may
-//! go on meanwhile: only what was committed at the start is exported.
+//! stable storage, and replaces what was there only then; memory is one page, and
+//! a bounded buffer where order needs one. A crawl may go on meanwhile: only what
+//! was committed at the start is exported.
 
 use std::{
     fmt, io,
@@ -57,14 +57,11 @@ pub struct Summary {
 /// Why an export was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// Something has that name.
-    #[error("{} exists already", .0.display())]
-    Exists(PathBuf),
     /// The output is a directory, but the format is one file.
     #[error("{} is a directory; this format is one file", .0.display())]
     Directory(PathBuf),
     /// The output could not be written.
-    #[error("could not write {}", path.display())]
+    #[error("could not write {}: {source}", path.display())]
     Write {
         /// The output.
         path: PathBuf,
@@ -95,24 +92,23 @@ trait Sink {
 /// gets the segments as they are; otherwise one file gets them all.
 ///
 /// # Errors
-/// If `out` exists and `force` is not set, if a page is damaged, or if the system
-/// says no. Then there is no output, or the old one.
+/// If a page is damaged, or if the system says no. Then there is no output, or the
+/// old one.
 pub fn export(
     pages_dir: &Path,
     crawl: &str,
     committed: Committed,
     format: Format,
     out: &Path,
-    force: bool,
 ) -> Result<Summary, ExportError> {
     let segments = Segments::new(pages_dir, crawl)?;
-    let file = || Output::create(out, force);
+    let file = || Output::create(out);
     let scan = || Scan::new(segments.clone(), committed);
     match format {
         Format::Jsonl => feed(jsonl::Jsonl, scan(), file()?),
         Format::Cdxj => feed(cdxj::Cdxj::new(out), scan(), file()?),
         Format::Bson => feed(bson::Bson::new(), scan(), file()?),
-        Format::Warc => warc::copy(&segments, committed, out, force),
+        Format::Warc => warc::copy(&segments, committed, out),
     }
 }
 
@@ -128,6 +124,17 @@ fn feed(mut sink: impl Sink, mut scan: Scan, mut output: Output) -> Result<Summa
     sink.finish(&mut output)?;
     summary.bytes = output.commit()?;
     Ok(summary)
+}
+
+impl ExportError {
+    /// Whether the disk of the output is full.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Write { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            _ => false,
+        }
+    }
 }
 
 impl Format {

@@ -19,26 +19,21 @@ pub(super) struct Output {
     partial: PathBuf,
     file: BufWriter<File>,
     bytes: u64,
-    may_replace: bool,
     is_committed: bool,
 }
 
 impl Output {
     /// Starts the output; a partial one that a crash left behind is overwritten.
-    pub(super) fn create(path: &Path, may_replace: bool) -> Result<Self, ExportError> {
-        check(path, may_replace)?;
+    pub(super) fn create(path: &Path) -> Result<Self, ExportError> {
+        check(path)?;
         let partial = beside(path, ".partial");
-        let error = |source| ExportError::Write {
-            path: partial.clone(),
-            source,
-        };
+        let error = |source| ExportError::Write { path: partial.clone(), source };
         let file = File::create(&partial).map_err(error)?;
         Ok(Self {
             path: path.into(),
             partial,
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
             bytes: 0,
-            may_replace,
             is_committed: false,
         })
     }
@@ -46,9 +41,7 @@ impl Output {
     /// Writes the pieces, one after the other.
     pub(super) fn write(&mut self, pieces: &[&[u8]]) -> Result<(), ExportError> {
         for piece in pieces {
-            self.file
-                .write_all(piece)
-                .map_err(|source| self.error(source))?;
+            self.file.write_all(piece).map_err(|source| self.error(source))?;
             self.bytes += piece.len() as u64;
         }
         Ok(())
@@ -56,12 +49,9 @@ impl Output {
 
     /// Makes the output durable and gives it its name; says how long it is.
     pub(super) fn commit(mut self) -> Result<u64, ExportError> {
-        let written = self
-            .file
-            .flush()
-            .and_then(|()| self.file.get_ref().sync_all());
+        let written = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         written.map_err(|source| self.error(source))?;
-        check(&self.path, self.may_replace)?;
+        check(&self.path)?;
         fs::rename(&self.partial, &self.path)
             .and_then(|()| sync_parent(&self.path))
             .map_err(|source| self.error(source))?;
@@ -71,10 +61,7 @@ impl Output {
 
     /// An error in writing this output.
     pub(super) fn error(&self, source: io::Error) -> ExportError {
-        ExportError::Write {
-            path: self.path.clone(),
-            source,
-        }
+        ExportError::Write { path: self.path.clone(), source }
     }
 }
 
@@ -94,25 +81,18 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn check(path: &Path, may_replace: bool) -> Result<(), ExportError> {
+fn check(path: &Path) -> Result<(), ExportError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => {
-            return Err(ExportError::Write {
-                path: path.into(),
-                source,
-            });
+            return Err(ExportError::Write { path: path.into(), source });
         }
     };
     if found.is_dir() {
         return Err(ExportError::Directory(path.into()));
     }
-    if may_replace {
-        Ok(())
-    } else {
-        Err(ExportError::Exists(path.into()))
-    }
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

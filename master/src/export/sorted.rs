@@ -142,10 +142,7 @@ mod tests {
     use super::*;
 
     fn sort(dir: &Path, lines: &[String], held_bytes_max: usize) -> (Vec<String>, usize) {
-        let mut sorted = Sorted {
-            held_bytes_max,
-            ..Sorted::new(&dir.join("out"))
-        };
+        let mut sorted = Sorted { held_bytes_max, ..Sorted::new(&dir.join("out")) };
         for line in lines {
             sorted.push(line).unwrap();
         }
@@ -162,9 +159,8 @@ mod tests {
     fn lines_come_out_sorted_whatever_fits_into_memory() {
         let dir = tempfile::TempDir::new().unwrap();
         let mut rng = fastrand::Rng::with_seed(2);
-        let mut lines: Vec<String> = (0..5_000)
-            .map(|_| "ab".repeat(rng.usize(..9)) + &rng.u16(..).to_string())
-            .collect();
+        let mut lines: Vec<String> =
+            (0..5_000).map(|_| "ab".repeat(rng.usize(..9)) + &rng.u16(..).to_string()).collect();
         lines.push(String::new());
         let unsorted = lines.clone();
         lines.sort();
@@ -175,10 +171,6 @@ mod tests {
         assert!((all == lines) && (2..RUNS_MAX).contains(&runs), "{runs}");
         let (all, runs) = sort(dir.path(), &unsorted, 300);
         assert!((all == lines) && runs > 3 * RUNS_MAX, "{runs}");
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            0,
-            "no run is left"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no run is left");
     }
 }

@@ -45,21 +45,16 @@ fn key(url: &CrawlUrl) -> String {
 
 /// Without `www.`, `www2.` and the like, once.
 fn strip_www(host: &str) -> &str {
-    let digits = host
-        .strip_prefix("www")
-        .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
-    digits
-        .and_then(|rest| rest.strip_prefix('.'))
-        .unwrap_or(host)
+    let digits =
+        host.strip_prefix("www").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    digits.and_then(|rest| rest.strip_prefix('.')).unwrap_or(host)
 }
 
 fn path(path: &[u8], has_host: bool) -> Vec<u8> {
     let path = unescape(path);
     let path = if has_host { normalize(&path) } else { path };
     let path = escape(&path).to_ascii_lowercase();
-    let mut path = PATH_SESSIONS
-        .iter()
-        .fold(path, |path, session| replace(session, path));
+    let mut path = PATH_SESSIONS.iter().fold(path, |path, session| replace(session, path));
     if path.len() > 1 && path.ends_with(b"/") {
         path.pop();
     }
@@ -89,18 +84,14 @@ fn normalize(path: &[u8]) -> Vec<u8> {
 /// With its arguments in order, and without session ids; none if nothing is left.
 fn query(query: &[u8]) -> Option<Vec<u8>> {
     let query = escape(&unescape(query));
-    let query = QUERY_SESSIONS
-        .iter()
-        .fold(query, |query, session| replace(session, query));
+    let query = QUERY_SESSIONS.iter().fold(query, |query, session| replace(session, query));
     let query = query.to_ascii_lowercase();
     let mut arguments: Vec<(&[u8], Option<&[u8]>)> = query
         .split(|byte| *byte == b'&')
-        .map(
-            |argument| match argument.iter().position(|byte| *byte == b'=') {
-                Some(equals) => (&argument[..equals], Some(&argument[equals + 1..])),
-                None => (argument, None),
-            },
-        )
+        .map(|argument| match argument.iter().position(|byte| *byte == b'=') {
+            Some(equals) => (&argument[..equals], Some(&argument[equals + 1..])),
+            None => (argument, None),
+        })
         .collect();
     // A name without "=" sorts before the same with it; a plain sort of the
     // arguments would put "a-" between "a" and "a=".
@@ -194,10 +185,7 @@ static QUERY_SESSIONS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 
 fn patterns(patterns: &[&str]) -> Vec<Regex> {
     // All of them are valid: a test counts them.
-    patterns
-        .iter()
-        .filter_map(|pattern| Regex::new(&format!("(?i-u){pattern}")).ok())
-        .collect()
+    patterns.iter().filter_map(|pattern| Regex::new(&format!("(?i-u){pattern}")).ok()).collect()
 }
 
 #[cfg(test)]
@@ -246,14 +234,8 @@ mod tests {
             ("http://example.org/%25%32%35", "org,example)/%25"),
             ("http://example.org/100%", "org,example)/100%25"),
             ("http://example.org/%zz%4", "org,example)/%25zz%254"),
-            (
-                "http://example.org/a%20b+c%20d?e%20f+g%20h",
-                "org,example)/a%20b+c%20d?e%20f+g%20h",
-            ),
-            (
-                "http://example.org/%23a?b%23c%26d%3De",
-                "org,example)/%23a?b%23c&d=e",
-            ),
+            ("http://example.org/a%20b+c%20d?e%20f+g%20h", "org,example)/a%20b+c%20d?e%20f+g%20h"),
+            ("http://example.org/%23a?b%23c%26d%3De", "org,example)/%23a?b%23c&d=e"),
             ("http://example.org/a%3Fb?c", "org,example)/a?b?c"),
             ("http://example.org/?", "org,example)/"),
             ("http://example.org/a?", "org,example)/a"),
@@ -263,22 +245,13 @@ mod tests {
             ("http://example.org/?=&=a&b==c", "org,example)/?=&=a&b==c"),
             ("http://example.org/?a=1&A=0", "org,example)/?a=0&a=1"),
             ("http://example.org/?Z&z&Y", "org,example)/?y&z&z"),
-            (
-                "http://example.org/?x=%C3%A4%ff%00%0a",
-                "org,example)/?x=%c3%a4%ff%00%0a",
-            ),
-            (
-                "http://example.org/%C3%84/%ff%00%0a%0d%7f",
-                "org,example)/%c3%84/%ff%00%0a%0d%7f",
-            ),
+            ("http://example.org/?x=%C3%A4%ff%00%0a", "org,example)/?x=%c3%a4%ff%00%0a"),
+            ("http://example.org/%C3%84/%ff%00%0a%0d%7f", "org,example)/%c3%84/%ff%00%0a%0d%7f"),
             (
                 "http://example.org/;jsessionid=0123456789abcdef0123456789ABCDEF",
                 "org,example)/;jsessionid=0123456789abcdef0123456789abcdef",
             ),
-            (
-                "http://example.org/?jsessionid=0123456789abcdef0123456789ABCDEF",
-                "org,example)/",
-            ),
+            ("http://example.org/?jsessionid=0123456789abcdef0123456789ABCDEF", "org,example)/"),
             (
                 "http://example.org/?a=1&JSESSIONID=0123456789abcdef0123456789ABCDEF&b=2",
                 "org,example)/?a=1&b=2",
@@ -295,22 +268,13 @@ mod tests {
                 "http://example.org/?phpsessid=0123456789abcdef0123456789ABCDEFF",
                 "org,example)/?phpsessid=0123456789abcdef0123456789abcdeff",
             ),
-            (
-                "http://example.org/?asid=0123456789abcdef0123456789ABCDEF&b",
-                "org,example)/?ab",
-            ),
+            ("http://example.org/?asid=0123456789abcdef0123456789ABCDEF&b", "org,example)/?ab"),
             (
                 "http://example.org/?ASPSESSIONIDabcdefgh=abcdefghijklmnopqrstuvwx&b=1",
                 "org,example)/?b=1",
             ),
-            (
-                "http://example.org/?cfid=12&cftoken=34&b=1",
-                "org,example)/?b=1",
-            ),
-            (
-                "http://example.org/?b=1&CFID=12&CFTOKEN=34",
-                "org,example)/?&b=1",
-            ),
+            ("http://example.org/?cfid=12&cftoken=34&b=1", "org,example)/?b=1"),
+            ("http://example.org/?b=1&CFID=12&CFTOKEN=34", "org,example)/?&b=1"),
             (
                 "http://example.org/(a(0123456789abcdefghijklmn)b(0123456789abcdefghijklmn))/page.aspx?x",
                 "org,example)/page.aspx?x",
@@ -332,33 +296,21 @@ mod tests {
                 "org,example)/a%0a(0123456789abcdefghijklmn)/b.aspx",
             ),
             ("http://example.org/x", "org,example)/x"),
-            (
-                "http://example.org/http://other.example/y",
-                "org,example)/http:/other.example/y",
-            ),
+            ("http://example.org/http://other.example/y", "org,example)/http:/other.example/y"),
             ("http://http//example.org/", "http)/example.org"),
             ("http://https/x", "https)/x"),
             (
                 "http://example.org/a;b=1;c/d,e(f)g!h$i&j'k*l@m:n=o~p",
                 "org,example)/a;b=1;c/d,e(f)g!h$i&j'k*l@m:n=o~p",
             ),
-            (
-                "http://example.org/%60%7B|%7D^[]%3C%3E%22//",
-                r#"org,example)/`{|}^[]<>""#,
-            ),
-            (
-                r#"http://example.org/?`{|}^[]%3C%3E%22\\%27"#,
-                r#"org,example)/?`{|}^[]<>"\\'"#,
-            ),
+            ("http://example.org/%60%7B|%7D^[]%3C%3E%22//", r#"org,example)/`{|}^[]<>""#),
+            (r#"http://example.org/?`{|}^[]%3C%3E%22\\%27"#, r#"org,example)/?`{|}^[]<>"\\'"#),
             ("http://example.org/a/", "org,example)/a"),
             ("http://example.org////", "org,example)/"),
             ("http://example.org/a//", "org,example)/a"),
             ("http://xn--bcher-kva.example/", "example,xn--bcher-kva)/"),
             ("http://example_underscore.org/", "org,example_underscore)/"),
-            (
-                "http://a!b$c&d'e(f)g*h+i,j;k=l.example/",
-                "example,a!b$c&d'e(f)g*h+i,j;k=l)/",
-            ),
+            ("http://a!b$c&d'e(f)g*h+i,j;k=l.example/", "example,a!b$c&d'e(f)g*h+i,j;k=l)/"),
             ("http://example.org:65535/%41%5a", "org,example:65535)/az"),
             ("http://1.2.0.3/", "3,0,2,1)/"),
             ("http://www1.2.3.4.example/", "example,4,3,2)/"),

@@ -23,28 +23,17 @@ impl Crawl {
     fn of(samples: &[Sample]) -> Self {
         let pages = TempDir::new().unwrap();
         let (store, _) = stored(pages.path(), samples, Size::bytes(3_000));
-        Self {
-            pages,
-            out: TempDir::new().unwrap(),
-            store,
-        }
+        Self { pages, out: TempDir::new().unwrap(), store }
     }
 
-    fn export(&self, format: Format, name: &str, force: bool) -> Result<Summary, ExportError> {
+    fn export(&self, format: Format, name: &str) -> Result<Summary, ExportError> {
         let out = self.path(name);
-        export(
-            self.pages.path(),
-            "test",
-            self.store.committed(),
-            format,
-            &out,
-            force,
-        )
+        export(self.pages.path(), "test", self.store.committed(), format, &out)
     }
 
     /// The summary, and what was written.
     fn exported(&self, format: Format) -> (Summary, Vec<u8>) {
-        let summary = self.export(format, "out", false).unwrap();
+        let summary = self.export(format, "out").unwrap();
         let bytes = fs::read(self.path("out")).unwrap();
         assert_eq!(summary.bytes, bytes.len() as u64);
         assert_eq!(self.files(), ["out"]);
@@ -58,9 +47,8 @@ impl Crawl {
 
     fn files(&self) -> Vec<String> {
         let names = fs::read_dir(self.out.path()).unwrap();
-        let mut names: Vec<String> = names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -155,19 +143,10 @@ fn documents_hold_the_decoded_bodies_of_good_pages() {
 #[test]
 fn a_body_too_large_for_a_document_is_left_out() {
     let mut rng = fastrand::Rng::with_seed(3);
-    let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..))
-        .take(17 << 20)
-        .collect();
+    let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(17 << 20).collect();
     let crawl = Crawl::of(&[Sample::new("http://example.org/large", 200, &noise)]);
-    let summary = crawl.export(Format::Bson, "out", false).unwrap();
-    assert_eq!(
-        summary,
-        Summary {
-            pages: 0,
-            bytes: 0,
-            left_out: 1
-        }
-    );
+    let summary = crawl.export(Format::Bson, "out").unwrap();
+    assert_eq!(summary, Summary { pages: 0, bytes: 0, left_out: 1 });
 }
 
 #[test]
@@ -175,13 +154,10 @@ fn segments_are_copied_as_they_are_or_joined() {
     let mut crawl = Crawl::of(&samples(20));
     let committed = crawl.store.committed();
     let segments = crawl.store.segments().clone();
-    let names: Vec<String> = (1..=committed.segment)
-        .map(|n| segments.file_name(n))
-        .collect();
+    let names: Vec<String> = (1..=committed.segment).map(|n| segments.file_name(n)).collect();
     assert!(names.len() > 2, "{names:?}");
-    let files: Vec<Vec<u8>> = (1..=committed.segment)
-        .map(|n| fs::read(segments.path(n)).unwrap())
-        .collect();
+    let files: Vec<Vec<u8>> =
+        (1..=committed.segment).map(|n| fs::read(segments.path(n)).unwrap()).collect();
     // What is appended but not committed is not exported.
     let (records, lengths) = samples(1)[0].records();
     crawl.store.append(&[records], lengths).unwrap();
@@ -191,37 +167,29 @@ fn segments_are_copied_as_they_are_or_joined() {
     assert!(joined == files.concat());
 
     for name in ["dir/", "dir"] {
-        let summary = crawl.export(Format::Warc, name, true).unwrap();
+        let summary = crawl.export(Format::Warc, name).unwrap();
         assert_eq!((summary.pages, summary.bytes), (20, joined.len() as u64));
         for (name, file) in names.iter().zip(&files) {
             assert!(fs::read(crawl.path("dir").join(name)).unwrap() == *file);
         }
-        assert_eq!(
-            fs::read_dir(crawl.path("dir")).unwrap().count(),
-            names.len()
-        );
+        assert_eq!(fs::read_dir(crawl.path("dir")).unwrap().count(), names.len());
     }
-    let error = crawl.export(Format::Warc, "dir", false).unwrap_err();
-    assert!(matches!(error, ExportError::Exists(_)), "{error}");
 }
 
 #[test]
-fn nothing_is_overwritten_unless_asked() {
+fn what_was_there_is_replaced_but_a_directory_is_not() {
     let crawl = Crawl::of(&samples(3));
     for format in Format::ALL {
         fs::write(crawl.path("out"), "mine").unwrap();
-        let error = crawl.export(format, "out", false).unwrap_err().to_string();
-        assert!(error.ends_with("/out exists already"), "{error}");
-        assert_eq!(fs::read(crawl.path("out")).unwrap(), b"mine");
-        crawl.export(format, "out", true).unwrap();
+        crawl.export(format, "out").unwrap();
         assert_ne!(fs::read(crawl.path("out")).unwrap(), b"mine");
         assert_eq!(crawl.files(), ["out"]);
     }
     fs::create_dir(crawl.path("dir")).unwrap();
     for format in [Format::Jsonl, Format::Cdxj, Format::Bson] {
-        let error = crawl.export(format, "dir", true).unwrap_err();
+        let error = crawl.export(format, "dir").unwrap_err();
         assert!(matches!(error, ExportError::Directory(_)), "{error}");
-        let error = crawl.export(format, "none/out", false).unwrap_err();
+        let error = crawl.export(format, "none/out").unwrap_err();
         assert!(error.to_string().contains("none/out"), "{error}");
     }
 }
@@ -235,11 +203,8 @@ fn a_damaged_page_ends_the_export_and_leaves_no_output() {
     bytes[last] ^= 1;
     fs::write(&path, bytes).unwrap();
     for format in Format::ALL {
-        let error = crawl.export(format, "out", false).unwrap_err().to_string();
-        assert!(
-            error.contains("could not read the record at byte "),
-            "{error}"
-        );
+        let error = crawl.export(format, "out").unwrap_err().to_string();
+        assert!(error.contains("could not read the record at byte "), "{error}");
         assert!(error.ends_with("test-00000002.warc.gz"), "{error}");
         assert!(crawl.files().is_empty());
     }
@@ -249,7 +214,7 @@ fn a_damaged_page_ends_the_export_and_leaves_no_output() {
 fn a_crawl_without_pages_is_an_empty_file() {
     let crawl = Crawl::of(&[]);
     for format in Format::ALL {
-        let summary = crawl.export(format, "out", true).unwrap();
+        let summary = crawl.export(format, "out").unwrap();
         assert_eq!(summary, Summary::default());
         assert_eq!(fs::read(crawl.path("out")).unwrap(), b"");
     }

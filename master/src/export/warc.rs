@@ -20,24 +20,20 @@ pub(super) fn copy(
     segments: &Segments,
     committed: Committed,
     out: &Path,
-    force: bool,
 ) -> Result<Summary, ExportError> {
     let wants_dir = out.is_dir() || out.as_os_str().as_encoded_bytes().ends_with(b"/");
     let mut summary = Summary::default();
     if wants_dir {
-        let error = |source| ExportError::Write {
-            path: out.into(),
-            source,
-        };
+        let error = |source| ExportError::Write { path: out.into(), source };
         fs::create_dir_all(out).map_err(error)?;
         summary.pages = count(segments, committed)?;
         for number in 1..=committed.segment {
-            let mut output = Output::create(&out.join(segments.file_name(number)), force)?;
+            let mut output = Output::create(&out.join(segments.file_name(number)))?;
             append(segments, number, committed, &mut output)?;
             summary.bytes += output.commit()?;
         }
     } else {
-        let mut output = Output::create(out, force)?;
+        let mut output = Output::create(out)?;
         summary.pages = count(segments, committed)?;
         for number in 1..=committed.segment {
             append(segments, number, committed, &mut output)?;
@@ -65,11 +61,7 @@ fn append(
 ) -> Result<(), ExportError> {
     let path = segments.path(number);
     let error = |source| RecordError::Io(source).at(&path, 0);
-    let bytes = if number == committed.segment {
-        committed.bytes
-    } else {
-        u64::MAX
-    };
+    let bytes = if number == committed.segment { committed.bytes } else { u64::MAX };
     let file = File::open(&path).map_err(error)?;
     let mut file = BufReader::with_capacity(BUFFER_BYTES, file.take(bytes));
     loop {

@@ -1,9 +1,6 @@
 //! Taking URLs in: a person's seeds and the pages' outlinks, each once.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use trawl_shared::{
@@ -116,8 +113,8 @@ impl<S: Store> Frontier<S> {
             return Ok(());
         }
         let stored = StoredSpec { spec, anchors };
-        let text = serde_json::to_vec(&stored)
-            .map_err(|error| FrontierError::Spec(error.to_string()))?;
+        let text =
+            serde_json::to_vec(&stored).map_err(|error| FrontierError::Spec(error.to_string()))?;
         if text.len() > SPEC_BYTES_MAX {
             return Err(FrontierError::Spec(format!(
                 "the specification and its seeds' hosts take {} bytes, at most {SPEC_BYTES_MAX} \
@@ -128,9 +125,10 @@ impl<S: Store> Frontier<S> {
         }
         let scope = Scope::new(&stored.spec, stored.anchors.iter().cloned())
             .map_err(|error| FrontierError::Spec(error.to_string()))?;
-        let parts = text.chunks(SPEC_PART_BYTES).zip(0..).map(|(part, index)| {
-            (keys::spec_part(number, index), part.to_vec())
-        });
+        let parts = text
+            .chunks(SPEC_PART_BYTES)
+            .zip(0..)
+            .map(|(part, index)| (keys::spec_part(number, index), part.to_vec()));
         for (key, part) in parts {
             self.changes.put_bytes(key, part);
         }
@@ -240,9 +238,9 @@ impl<S: Store> Frontier<S> {
         }
         let key = keys::host_number(host_key);
         let number = match self.changes.get_bytes(&self.store, &key)? {
-            Some(bytes) => u32::from_be_bytes(
-                bytes.try_into().map_err(|_| super::damaged("a host's number"))?,
-            ),
+            Some(bytes) => {
+                u32::from_be_bytes(bytes.try_into().map_err(|_| super::damaged("a host's number"))?)
+            }
             None => {
                 let number = self.meta.next_host;
                 self.meta.next_host += 1;

@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use trawl_shared::{
-    lease::Token,
-    outcome::Class,
-    url::UrlId,
-};
+use trawl_shared::{lease::Token, outcome::Class, url::UrlId};
 
 use super::{Frontier, FrontierError, Moment};
 use crate::store::{
@@ -139,10 +135,8 @@ impl<S: Store> Frontier<S> {
         let Some(host_key) = self.hosts.get(&at).map(|host| host.row.key.clone()) else {
             return Ok(());
         };
-        let detail = format!(
-            "{} leases ran out with it, the last one held by worker {worker}",
-            row.losses
-        );
+        let detail =
+            format!("{} leases ran out with it, the last one held by worker {worker}", row.losses);
         let url = format!("{host_key}{}", row.path);
         let ended = EndedRow {
             token: 0,
@@ -178,8 +172,7 @@ impl<S: Store> Frontier<S> {
 
     /// Counts a lent URL as waiting again.
     pub(super) fn requeue(&mut self, at: HostRef) {
-        if let (Some(crawl), Some(host)) =
-            (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        if let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         {
             crawl.row.queued += 1;
             crawl.dirty = true;

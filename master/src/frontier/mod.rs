@@ -28,13 +28,13 @@ use std::{
     time::Duration,
 };
 
+use self::changes::Changes;
 pub use self::{
     admit::{Offer, Submitted},
     report::{Judgement, Outcome, Report, Ticket},
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, Specification, Trouble},
 };
-use self::changes::Changes;
 use crate::{
     pages::Committed,
     store::{
@@ -173,7 +173,11 @@ impl<S: Store> Frontier<S> {
     ///
     /// # Errors
     /// If the store fails or was written by rules that this build does not have.
-    pub fn open(mut store: S, limits: Limits, instance: &str) -> Result<(Self, Moment), FrontierError> {
+    pub fn open(
+        mut store: S,
+        limits: Limits,
+        instance: &str,
+    ) -> Result<(Self, Moment), FrontierError> {
         let mut meta = match store.get(keys::META)? {
             Some(bytes) => decode::<MetaRow>(&bytes)?,
             None => MetaRow {

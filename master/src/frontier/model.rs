@@ -20,9 +20,7 @@ use trawl_shared::{
     url::{CrawlUrl, UrlId},
 };
 
-use super::{
-    Batch, Frontier, Judgement, LeaseRequest, Limits, Moment, Offer, Outcome, Report,
-};
+use super::{Batch, Frontier, Judgement, LeaseRequest, Limits, Moment, Offer, Outcome, Report};
 use crate::{
     pages::Place,
     store::{Store, keys::HostRef, memory::MemoryStore, rows::Finish, sled::SledStore},
@@ -40,13 +38,29 @@ const LOSSES: u32 = 3;
 #[derive(Clone, Debug)]
 enum Step {
     Submit(Vec<usize>),
-    Lease { worker: usize, hosts: usize, extend: bool },
+    Lease {
+        worker: usize,
+        hosts: usize,
+        extend: bool,
+    },
     /// Reports on the n-th URL ever lent, whether or not it is still lent.
-    Report { lent: usize, status: Option<u16>, links: Vec<usize> },
-    Renew { worker: usize },
-    HandBack { worker: usize },
-    Join { worker: usize },
-    Pass { secs: u64 },
+    Report {
+        lent: usize,
+        status: Option<u16>,
+        links: Vec<usize>,
+    },
+    Renew {
+        worker: usize,
+    },
+    HandBack {
+        worker: usize,
+    },
+    Join {
+        worker: usize,
+    },
+    Pass {
+        secs: u64,
+    },
     Restart,
 }
 
@@ -80,8 +94,13 @@ fn host_of(url: &str) -> &str {
 #[derive(Clone, Debug, PartialEq)]
 enum Doing {
     /// Since when, that is from when on, it may be lent.
-    Waiting { due: Moment },
-    Lent { token: Token, worker: usize },
+    Waiting {
+        due: Moment,
+    },
+    Lent {
+        token: Token,
+        worker: usize,
+    },
     Done,
 }
 
@@ -152,7 +171,8 @@ impl Model {
     /// Takes a lease away from its worker.
     fn lose(&mut self, token: Token, now: Moment, counts: bool) {
         self.deadlines.remove(&token);
-        let lent = |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token: t, .. } if t == token);
+        let lent =
+            |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token: t, .. } if t == token);
         let urls: Vec<String> =
             self.urls.iter().filter(|(_, entry)| lent(entry)).map(|(url, _)| url.clone()).collect();
         for url in urls {
@@ -171,8 +191,12 @@ impl Model {
     }
 
     fn expire(&mut self, now: Moment) {
-        let over: Vec<Token> =
-            self.deadlines.iter().filter(|(_, end)| **end <= now).map(|(token, _)| *token).collect();
+        let over: Vec<Token> = self
+            .deadlines
+            .iter()
+            .filter(|(_, end)| **end <= now)
+            .map(|(token, _)| *token)
+            .collect();
         for token in over {
             self.lose(token, now, true);
         }
@@ -208,7 +232,12 @@ impl Model {
                 assert_eq!(batch.urls.len(), 1, "a suspect is lent alone");
             }
             entry.doing = Doing::Lent { token: batch.token, worker };
-            self.history.push(Lent { url: lent.url.clone(), at: batch.at, token: batch.token, worker });
+            self.history.push(Lent {
+                url: lent.url.clone(),
+                at: batch.at,
+                token: batch.token,
+                worker,
+            });
         }
         assert!(self.deadlines.insert(batch.token, now + LEASE).is_none(), "a token is new");
     }
@@ -246,9 +275,7 @@ impl Model {
         }
         if was_lent {
             self.free_if_last(&host_of(&lent.url).to_owned(), now);
-            let open = |entry: &ModelUrl| {
-                matches!(entry.doing, Doing::Lent { token, .. } if token == lent.token)
-            };
+            let open = |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token, .. } if token == lent.token);
             if !self.urls.values().any(open) {
                 self.deadlines.remove(&lent.token);
             }
@@ -359,7 +386,8 @@ fn lease<S: Store>(
 ) {
     let open = model.open_hosts(now);
     let held = model.history.iter().filter(|lent| extend && lent.worker == worker);
-    let extend: Vec<HostRef> = held.map(|lent| lent.at).collect::<BTreeSet<_>>().into_iter().collect();
+    let extend: Vec<HostRef> =
+        held.map(|lent| lent.at).collect::<BTreeSet<_>>().into_iter().collect();
     let asked_again = extend.len();
     let request = LeaseRequest { worker: worker_name(worker), hosts, extend };
     let batches = frontier.lease(&request, now).unwrap();
@@ -380,7 +408,8 @@ fn report<S: Store>(
     now: Moment,
 ) {
     let id = UrlId::of(&lent.url);
-    let verdict = match frontier.judge(&worker_name(lent.worker), lent.token, lent.at, &id).unwrap() {
+    let verdict = match frontier.judge(&worker_name(lent.worker), lent.token, lent.at, &id).unwrap()
+    {
         Judgement::Already => Verdict::Already,
         Judgement::Stale => Verdict::Stale,
         Judgement::Apply(ticket) => {

@@ -173,7 +173,10 @@ impl<S: Store> Frontier<S> {
         }
         let slot = ticket.slot;
         match (report.outcome, place) {
-            (Outcome::Answered { status, sha1, body_bytes, wire_bytes, fetched_at }, Some(place)) => {
+            (
+                Outcome::Answered { status, sha1, body_bytes, wire_bytes, fetched_at },
+                Some(place),
+            ) => {
                 self.offer(report.at.crawl, &report.offers, slot.depth, &report.id)?;
                 let class = Class::of_status(status);
                 let row = FetchedRow {
@@ -217,8 +220,7 @@ impl<S: Store> Frontier<S> {
 
     /// Counts a waiting URL out.
     fn unqueue(&mut self, at: HostRef) {
-        if let (Some(crawl), Some(host)) =
-            (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        if let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         {
             crawl.row.queued = crawl.row.queued.saturating_sub(1);
             crawl.dirty = true;
@@ -228,8 +230,7 @@ impl<S: Store> Frontier<S> {
     }
 
     fn count_answer(&mut self, at: HostRef, class: Class, slot: Slot, body: u64, wire: u64) {
-        if let (Some(crawl), Some(host)) =
-            (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        if let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         {
             crawl.count(class);
             crawl.count_depth(slot.depth, false);

@@ -75,7 +75,11 @@ impl<S: Store> Frontier<S> {
     ///
     /// # Errors
     /// If the store fails.
-    pub fn lease(&mut self, request: &LeaseRequest, now: Moment) -> Result<Vec<Batch>, FrontierError> {
+    pub fn lease(
+        &mut self,
+        request: &LeaseRequest,
+        now: Moment,
+    ) -> Result<Vec<Batch>, FrontierError> {
         // The queues are read from the store, so that it must have all changes.
         self.commit(now)?;
         let mut batches = Vec::new();
@@ -232,8 +236,7 @@ impl<S: Store> Frontier<S> {
             delay,
             urls: Vec::with_capacity(open.len()),
         };
-        if let (Some(crawl), Some(host)) =
-            (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        if let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         {
             crawl.busy_hosts += u64::from(host.leased.is_empty());
             crawl.row.queued -= count.min(crawl.row.queued);

@@ -146,10 +146,6 @@ impl Crawl {
     /// Remembers a failure for the status.
     pub(super) fn note_trouble(&mut self, url: &str, class: Class, detail: &str) {
         self.troubles.truncate(TROUBLES_MAX - 1);
-        self.troubles.push_front(Trouble {
-            url: url.to_owned(),
-            class,
-            detail: detail.to_owned(),
-        });
+        self.troubles.push_front(Trouble { url: url.to_owned(), class, detail: detail.to_owned() });
     }
 }

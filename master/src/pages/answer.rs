@@ -17,11 +17,7 @@ impl<'a> Answer<'a> {
     pub fn parse(block: &'a [u8]) -> Option<Self> {
         let (head, payload) = split_head(block)?;
         let (status_line, headers) = split_line(head);
-        Some(Self {
-            status_line,
-            payload,
-            headers,
-        })
+        Some(Self { status_line, payload, headers })
     }
 
     /// The status, as a number and as written.
@@ -73,10 +69,7 @@ mod tests {
         assert_eq!(answer.status(), Some("404"));
         assert_eq!(answer.payload, b"x\r\n\r\ny");
         let headers: Vec<_> = answer.headers().collect();
-        assert_eq!(
-            headers,
-            [(&b"a"[..], &b"1"[..]), (b"B", b"\xe9"), (b"a", b"2")]
-        );
+        assert_eq!(headers, [(&b"a"[..], &b"1"[..]), (b"B", b"\xe9"), (b"a", b"2")]);
         assert_eq!(answer.header("A"), Some(&b"1"[..]));
         assert_eq!(answer.header("c"), None);
     }

@@ -82,11 +82,7 @@ mod tests {
 
     fn meta(body: &[u8]) -> PageMeta {
         let sha1 = sha1_hex(&Sha1::digest(body).into());
-        PageMeta {
-            bytes: body.len() as u64,
-            sha1,
-            ..PageMeta::default()
-        }
+        PageMeta { bytes: body.len() as u64, sha1, ..PageMeta::default() }
     }
 
     fn decode(codings: &str, payload: &[u8], meta: &PageMeta) -> io::Result<Vec<u8>> {
@@ -130,21 +126,14 @@ mod tests {
             ("sdch", text.to_vec()),
         ] {
             let body = decode(codings, &payload, &meta(text)).unwrap();
-            assert_eq!(
-                sha1_hex(&Sha1::digest(&body).into()),
-                meta(text).sha1,
-                "{codings}"
-            );
+            assert_eq!(sha1_hex(&Sha1::digest(&body).into()), meta(text).sha1, "{codings}");
         }
     }
 
     #[test]
     fn no_more_is_inflated_than_the_worker_did() {
         let bomb = gzip(&vec![b'x'; 10 << 20]);
-        let meta = PageMeta {
-            truncated: Some(Truncated::Length),
-            ..meta(&[b'x'; 1000])
-        };
+        let meta = PageMeta { truncated: Some(Truncated::Length), ..meta(&[b'x'; 1000]) };
         assert_eq!(decode("gzip", &bomb, &meta).unwrap(), [b'x'; 1000]);
     }
 
@@ -154,26 +143,16 @@ mod tests {
         let payload = gzip(&text);
         let cut = &payload[..payload.len() - 12];
         assert!(decode("gzip", cut, &meta(&text)).is_err());
-        let broken = PageMeta {
-            truncated: Some(Truncated::Unspecified),
-            ..meta(&text)
-        };
+        let broken = PageMeta { truncated: Some(Truncated::Unspecified), ..meta(&text) };
         let body = decode("gzip", cut, &broken).unwrap();
         assert!(text.starts_with(&body));
     }
 
     #[test]
     fn a_coding_that_is_not_there_made_no_body() {
-        let none = PageMeta {
-            truncated: Some(Truncated::Unspecified),
-            ..meta(b"")
-        };
+        let none = PageMeta { truncated: Some(Truncated::Unspecified), ..meta(b"") };
         assert_eq!(decode("gzip", b"plain", &none).unwrap(), b"");
-        assert_eq!(
-            decode("gzip", b"", &meta(b"")).unwrap(),
-            b"",
-            "as redirects have"
-        );
+        assert_eq!(decode("gzip", b"", &meta(b"")).unwrap(), b"", "as redirects have");
         assert!(decode("gzip", b"plain", &meta(b"plain")).is_err());
     }
 }

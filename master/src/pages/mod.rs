@@ -118,11 +118,7 @@ pub enum PageStoreError {
 
 impl PageStoreError {
     fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.into(),
-            source,
-        }
+        Self::Io { action, path: path.into(), source }
     }
 
     /// Whether the disk, or the share of it that we may use, is full. After an
@@ -195,10 +191,7 @@ impl PageStore {
     pub fn sync(&mut self) -> Result<Committed, PageStoreError> {
         self.check()?;
         if let Some(segment) = &self.current {
-            let reached = Committed {
-                segment: segment.number,
-                bytes: segment.end,
-            };
+            let reached = Committed { segment: segment.number, bytes: segment.end };
             if reached != self.synced {
                 self.has_failed = true;
                 segment.sync()?;
@@ -254,29 +247,18 @@ impl PageStore {
         let last = found.get(&to.segment).copied().unwrap_or_default();
         if last < to.bytes {
             let path = self.segments.path(to.segment);
-            return Err(PageStoreError::Short {
-                path,
-                found: last,
-                committed: to.bytes,
-            });
+            return Err(PageStoreError::Short { path, found: last, committed: to.bytes });
         }
         let later: u64 = found.range(to.segment + 1..).map(|(_, bytes)| bytes).sum();
         let bytes = later + (last - to.bytes);
         if bytes > TORN_BYTES_MAX {
-            return Err(PageStoreError::Foreign {
-                dir: self.segments.dir().into(),
-                bytes,
-            });
+            return Err(PageStoreError::Foreign { dir: self.segments.dir().into(), bytes });
         }
         Ok(())
     }
 
     fn check(&self) -> Result<(), PageStoreError> {
-        if self.has_failed {
-            Err(PageStoreError::Failed)
-        } else {
-            Ok(())
-        }
+        if self.has_failed { Err(PageStoreError::Failed) } else { Ok(()) }
     }
 
     /// Closes the current segment for good and starts the next one.
@@ -326,21 +308,11 @@ impl PageStore {
 /// Whether the bytes are as many as the lengths say, and a gzip member starts
 /// where each should. What is in the members is the worker's to answer for.
 fn are_members(records: &[Bytes], lengths: Lengths) -> bool {
-    let Lengths {
-        response,
-        request,
-        metadata,
-    } = lengths;
-    let starts = [
-        0,
-        u64::from(response),
-        u64::from(response) + u64::from(request),
-    ];
+    let Lengths { response, request, metadata } = lengths;
+    let starts = [0, u64::from(response), u64::from(response) + u64::from(request)];
     let bytes: u64 = records.iter().map(|chunk| chunk.len() as u64).sum();
     bytes == lengths.total()
-        && [response, request, metadata]
-            .into_iter()
-            .all(|length| length >= MEMBER_BYTES_MIN)
+        && [response, request, metadata].into_iter().all(|length| length >= MEMBER_BYTES_MIN)
         && starts.into_iter().all(|start| {
             byte_at(records, start) == Some(0x1f) && byte_at(records, start + 1) == Some(0x8b)
         })

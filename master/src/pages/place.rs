@@ -33,11 +33,7 @@ impl Place {
 
     /// The place of members of these lengths.
     pub fn new(segment: u32, offset: u64, lengths: Lengths) -> Self {
-        let Lengths {
-            response,
-            request,
-            metadata,
-        } = lengths;
+        let Lengths { response, request, metadata } = lengths;
         Self {
             segment,
             offset,
@@ -104,15 +100,7 @@ mod tests {
     fn place() -> impl Strategy<Value = Place> {
         any::<(u32, u64, u32, u32, u32)>().prop_map(
             |(segment, offset, response, request, metadata)| {
-                Place::new(
-                    segment,
-                    offset,
-                    Lengths {
-                        response,
-                        request,
-                        metadata,
-                    },
-                )
+                Place::new(segment, offset, Lengths { response, request, metadata })
             },
         )
     }
@@ -139,15 +127,8 @@ mod tests {
 
     #[test]
     fn the_layout_of_a_place() {
-        let lengths = Lengths {
-            response: 3,
-            request: 4,
-            metadata: 5,
-        };
+        let lengths = Lengths { response: 3, request: 4, metadata: 5 };
         let bytes = Place::new(1, 2, lengths).encode();
-        assert_eq!(
-            bytes,
-            *b"\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05"
-        );
+        assert_eq!(bytes, *b"\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05");
     }
 }

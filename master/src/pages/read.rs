@@ -90,11 +90,7 @@ pub enum RecordError {
 
 impl RecordError {
     pub(crate) fn at(self, path: &Path, offset: u64) -> ReadError {
-        ReadError {
-            path: path.into(),
-            offset,
-            source: self,
-        }
+        ReadError { path: path.into(), offset, source: self }
     }
 }
 
@@ -119,12 +115,9 @@ impl StoredPage {
     /// If the record is damaged.
     pub fn meta(&self) -> Result<PageMeta, ReadError> {
         let place = &self.place;
-        self.record(
-            place.metadata_at(),
-            place.metadata_len,
-            RecordType::Metadata,
-            |record| Ok(serde_json::from_slice(record.block)?),
-        )
+        self.record(place.metadata_at(), place.metadata_len, RecordType::Metadata, |record| {
+            Ok(serde_json::from_slice(record.block)?)
+        })
     }
 
     /// What the host answered, as received.
@@ -141,12 +134,9 @@ impl StoredPage {
     /// If the record is damaged.
     pub fn request(&self) -> Result<Vec<u8>, ReadError> {
         let place = &self.place;
-        self.record(
-            place.request_at(),
-            place.request_len,
-            RecordType::Request,
-            |record| Ok(record.block.to_vec()),
-        )
+        self.record(place.request_at(), place.request_len, RecordType::Request, |record| {
+            Ok(record.block.to_vec())
+        })
     }
 
     /// The body after content decoding, as it was parsed; `meta` is the page's.
@@ -155,9 +145,7 @@ impl StoredPage {
     /// If the record is damaged, or the body is not in it.
     pub fn body(&self, meta: &PageMeta) -> Result<Vec<u8>, ReadError> {
         self.answer(|answer| {
-            decode::body(&answer, meta)
-                .map(Cow::into_owned)
-                .map_err(RecordError::Coding)
+            decode::body(&answer, meta).map(Cow::into_owned).map_err(RecordError::Coding)
         })
     }
 
@@ -166,12 +154,9 @@ impl StoredPage {
         take: impl FnOnce(Answer<'_>) -> Result<T, RecordError>,
     ) -> Result<T, ReadError> {
         let place = &self.place;
-        self.record(
-            place.offset,
-            place.response_len,
-            RecordType::Response,
-            |record| take(Answer::parse(record.block).ok_or(RecordError::Answer)?),
-        )
+        self.record(place.offset, place.response_len, RecordType::Response, |record| {
+            take(Answer::parse(record.block).ok_or(RecordError::Answer)?)
+        })
     }
 
     fn record<T>(
@@ -187,17 +172,11 @@ impl StoredPage {
             let mut bytes = Vec::new();
             let found = read_member(&mut &member[..], RECORD_BYTES_MAX, &mut bytes)?;
             if found != u64::from(length) {
-                return Err(RecordError::Length {
-                    said: length.into(),
-                    found,
-                });
+                return Err(RecordError::Length { said: length.into(), found });
             }
             let record = Record::parse(&bytes)?;
             if record.kind != wanted {
-                return Err(RecordError::Type {
-                    found: record.kind,
-                    wanted,
-                });
+                return Err(RecordError::Type { found: record.kind, wanted });
             }
             take(record)
         };
@@ -210,10 +189,7 @@ impl From<Answer<'_>> for StoredResponse {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             status_line: text(answer.status_line),
-            headers: answer
-                .headers()
-                .map(|(name, value)| (text(name), value.into()))
-                .collect(),
+            headers: answer.headers().map(|(name, value)| (text(name), value.into())).collect(),
             payload: answer.payload.into(),
         }
     }

@@ -183,22 +183,12 @@ impl Reader {
             let file = File::open(&path)?;
             // What an earlier segment has was all committed when it was closed.
             let is_last = number == committed.segment;
-            let bytes = if is_last {
-                committed.bytes
-            } else {
-                file.metadata()?.len()
-            };
+            let bytes = if is_last { committed.bytes } else { file.metadata()?.len() };
             Ok((file, bytes))
         };
         let (file, bytes) = open().map_err(|error| RecordError::Io(error).at(&path, 0))?;
         let file = BufReader::with_capacity(BUFFER_BYTES, file.take(bytes));
-        Ok(Self {
-            number,
-            path,
-            file,
-            offset: 0,
-            bytes,
-        })
+        Ok(Self { number, path, file, offset: 0, bytes })
     }
 
     fn is_at_end(&mut self) -> Result<bool, ReadError> {
@@ -216,10 +206,7 @@ impl Reader {
     fn member(&mut self, out: &mut Vec<u8>) -> Result<u32, ReadError> {
         let read = read_member(&mut self.file, RECORD_BYTES_MAX, out).map_err(RecordError::from);
         let length = read.and_then(|found| {
-            u32::try_from(found).map_err(|_| RecordError::Length {
-                said: u32::MAX.into(),
-                found,
-            })
+            u32::try_from(found).map_err(|_| RecordError::Length { said: u32::MAX.into(), found })
         });
         let length = length.map_err(|error| error.at(&self.path, self.offset))?;
         self.offset += u64::from(length);
@@ -230,10 +217,7 @@ impl Reader {
 fn parse(bytes: &[u8], wanted: RecordType) -> Result<Record<'_>, RecordError> {
     let record = Record::parse(bytes)?;
     if record.kind != wanted {
-        return Err(RecordError::Type {
-            found: record.kind,
-            wanted,
-        });
+        return Err(RecordError::Type { found: record.kind, wanted });
     }
     Ok(record)
 }

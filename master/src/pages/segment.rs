@@ -45,10 +45,7 @@ impl Segments {
         {
             return Err(PageStoreError::Name(crawl.into()));
         }
-        Ok(Self {
-            dir: dir.into(),
-            crawl: crawl.into(),
-        })
+        Ok(Self { dir: dir.into(), crawl: crawl.into() })
     }
 
     /// The directory.
@@ -77,11 +74,7 @@ impl Segments {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&self.dir).map_err(error)? {
             let entry = entry.map_err(error)?;
-            if let Some(number) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| self.number(name))
-            {
+            if let Some(number) = entry.file_name().to_str().and_then(|name| self.number(name)) {
                 found.insert(number, entry.metadata().map_err(error)?.len());
             }
         }
@@ -112,12 +105,7 @@ impl Segment {
             .truncate(true)
             .open(&path)
             .map_err(|source| PageStoreError::io("create", &path, source))?;
-        Ok(Self {
-            number,
-            path,
-            file,
-            end: 0,
-        })
+        Ok(Self { number, path, file, end: 0 })
     }
 
     /// An existing segment, of which `end` bytes count: the rest is cut off.
@@ -126,12 +114,7 @@ impl Segment {
             .write(true)
             .open(&path)
             .map_err(|source| PageStoreError::io("open", &path, source))?;
-        let segment = Self {
-            number,
-            path,
-            file,
-            end,
-        };
+        let segment = Self { number, path, file, end };
         segment.seal()?;
         Ok(segment)
     }
@@ -154,9 +137,7 @@ impl Segment {
 
     /// Makes all that was written durable.
     pub(super) fn sync(&self) -> Result<(), PageStoreError> {
-        self.file
-            .sync_data()
-            .map_err(|source| PageStoreError::io("sync", &self.path, source))
+        self.file.sync_data().map_err(|source| PageStoreError::io("sync", &self.path, source))
     }
 
     /// Cuts off what is beyond the end, and makes the rest durable.

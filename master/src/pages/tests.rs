@@ -36,19 +36,12 @@ impl Sample {
             ..PageMeta::default()
         };
         let head = format!("HTTP/1.1 {status} Some\r\ncontent-type: text/html; charset=utf-8\r\n");
-        Self {
-            meta,
-            head,
-            payload: body.into(),
-        }
+        Self { meta, head, payload: body.into() }
     }
 
     /// With another head; each line with its end.
     pub(crate) fn head(self, head: &str) -> Self {
-        Self {
-            head: head.into(),
-            ..self
-        }
+        Self { head: head.into(), ..self }
     }
 
     /// With another payload than the body.
@@ -66,29 +59,18 @@ impl Sample {
         let request = b"GET / HTTP/1.1\r\nhost: example.org\r\n\r\n";
         let json = serde_json::to_vec(&self.meta).unwrap();
         let mut write = |kind, content_type: &str, block: &[u8]| {
-            let head = Head::new(
-                kind,
-                RecordId::random(&mut rng),
-                self.meta.fetched_at.parse().unwrap(),
-            )
-            .field("WARC-Target-URI", &self.meta.url)
-            .field("WARC-Payload-Digest", format_args!("sha1:{digest}"))
-            .field("Content-Type", content_type)
-            .finish(block.len());
+            let head =
+                Head::new(kind, RecordId::random(&mut rng), self.meta.fetched_at.parse().unwrap())
+                    .field("WARC-Target-URI", &self.meta.url)
+                    .field("WARC-Payload-Digest", format_args!("sha1:{digest}"))
+                    .field("Content-Type", content_type)
+                    .finish(block.len());
             let pieces = [head.as_bytes(), block, RECORD_END];
             u32::try_from(gzip.write(&pieces, &mut members).unwrap()).unwrap()
         };
         let lengths = Lengths {
-            response: write(
-                RecordType::Response,
-                "application/http;msgtype=response",
-                &answer,
-            ),
-            request: write(
-                RecordType::Request,
-                "application/http;msgtype=request",
-                request,
-            ),
+            response: write(RecordType::Response, "application/http;msgtype=response", &answer),
+            request: write(RecordType::Request, "application/http;msgtype=request", request),
             metadata: write(RecordType::Metadata, "application/json", &json),
         };
         (members.into(), lengths)
@@ -98,10 +80,7 @@ impl Sample {
 /// A store with pages, synced.
 pub(crate) fn stored(dir: &Path, samples: &[Sample], bytes_max: Size) -> (PageStore, Vec<Place>) {
     let mut store = PageStore::open(dir, "test", Committed::default(), bytes_max).unwrap();
-    let places = samples
-        .iter()
-        .map(|sample| append(&mut store, sample).unwrap())
-        .collect();
+    let places = samples.iter().map(|sample| append(&mut store, sample).unwrap()).collect();
     store.sync().unwrap();
     (store, places)
 }
@@ -137,18 +116,13 @@ fn scanned(store: &PageStore) -> Vec<(String, Place)> {
 }
 
 fn urls_and_places(samples: &[Sample], places: &[Place]) -> Vec<(String, Place)> {
-    samples
-        .iter()
-        .map(|s| s.meta.url.clone())
-        .zip(places.iter().copied())
-        .collect()
+    samples.iter().map(|s| s.meta.url.clone()).zip(places.iter().copied()).collect()
 }
 
 fn files(dir: &TempDir) -> Vec<String> {
     let names = fs::read_dir(dir.path()).unwrap();
-    let mut names: Vec<String> = names
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -166,10 +140,7 @@ fn a_page_is_read_where_it_was_put() {
         assert_eq!(response.status_line, "HTTP/1.1 200 Some");
         assert_eq!(
             response.headers,
-            [(
-                "content-type".to_owned(),
-                b"text/html; charset=utf-8".to_vec()
-            )]
+            [("content-type".to_owned(), b"text/html; charset=utf-8".to_vec())]
         );
         assert_eq!(response.payload, sample.payload);
         assert_eq!(page.body(&meta).unwrap(), sample.payload);
@@ -197,10 +168,7 @@ fn a_page_larger_than_a_segment_gets_one_of_its_own() {
     let large = Sample::new("http://example.org/large", 200, &noise);
     let samples = [samples(1), vec![large.clone(), large], self::samples(1)].concat();
     let (store, places) = stored(dir.path(), &samples, Size::bytes(4_000));
-    assert_eq!(
-        places.iter().map(|place| place.segment).collect::<Vec<_>>(),
-        [1, 2, 3, 4]
-    );
+    assert_eq!(places.iter().map(|place| place.segment).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(scanned(&store), urls_and_places(&samples, &places));
 }
 
@@ -223,10 +191,7 @@ fn what_was_not_committed_is_cut_off() {
         let store = open(&dir, committed).unwrap();
         assert_eq!(store.committed(), committed);
         assert_eq!(files(&dir), ["test-00000001.warc.gz", "test-notes.txt"]);
-        assert_eq!(
-            fs::metadata(store.segments().path(1)).unwrap().len(),
-            committed.bytes
-        );
+        assert_eq!(fs::metadata(store.segments().path(1)).unwrap().len(), committed.bytes);
         assert_eq!(scanned(&store), urls_and_places(&samples[..3], &places));
     }
 
@@ -234,10 +199,7 @@ fn what_was_not_committed_is_cut_off() {
     let place = append(&mut store, &samples[9]).unwrap();
     assert_eq!((place.segment, place.offset), (1, committed.bytes));
     assert_eq!(store.committed(), committed, "not before it is synced");
-    assert_eq!(
-        store.sync().unwrap().bytes,
-        committed.bytes + place.lengths().total()
-    );
+    assert_eq!(store.sync().unwrap().bytes, committed.bytes + place.lengths().total());
 }
 
 #[test]
@@ -256,10 +218,7 @@ fn a_commit_that_was_refused_can_be_undone() {
     assert_eq!(scanned(&store), urls_and_places(&samples[..3], &places));
     let again = append(&mut store, &samples[3]).unwrap();
     store.sync().unwrap();
-    assert_eq!(
-        scanned(&store),
-        urls_and_places(&samples[..4], &[places, vec![again]].concat())
-    );
+    assert_eq!(scanned(&store), urls_and_places(&samples[..4], &[places, vec![again]].concat()));
 }
 
 #[test]
@@ -293,27 +252,16 @@ fn lost_pages_are_an_error_that_says_where() {
     let mut scan = Scan::new(store.segments().clone(), committed);
     assert!(scan.next_page().unwrap().is_some());
     let error = scan.next_page().unwrap_err();
-    assert_eq!(
-        error.offset,
-        committed.bytes - u64::from(places[1].metadata_len)
-    );
+    assert_eq!(error.offset, committed.bytes - u64::from(places[1].metadata_len));
 
-    let later = Committed {
-        segment: 2,
-        bytes: 1,
-    };
+    let later = Committed { segment: 2, bytes: 1 };
     assert!(matches!(
         open(&dir, later),
         Err(PageStoreError::Short { found: 0, .. } | PageStoreError::Missing(_))
     ));
     fs::remove_file(&path).unwrap();
     let error = open(&dir, committed).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("test-00000001.warc.gz is missing"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("test-00000001.warc.gz is missing"), "{error}");
 }
 
 #[test]
@@ -321,10 +269,7 @@ fn segments_of_another_store_are_not_deleted() {
     let dir = TempDir::new().unwrap();
     let (store, _) = stored(dir.path(), &samples(1), Size::mib(1));
     let path = store.segments().path(2);
-    fs::File::create(&path)
-        .unwrap()
-        .set_len(TORN_BYTES_MAX + 1)
-        .unwrap();
+    fs::File::create(&path).unwrap().set_len(TORN_BYTES_MAX + 1).unwrap();
     let error = open(&dir, store.committed()).unwrap_err();
     assert!(matches!(error, PageStoreError::Foreign { .. }), "{error}");
     assert_eq!(fs::metadata(path).unwrap().len(), TORN_BYTES_MAX + 1);
@@ -339,10 +284,7 @@ fn a_failed_append_leaves_no_trace() {
 
     let writable = replace_file(&mut store, |path| fs::File::open(path).unwrap());
     let error = append(&mut store, &samples[1]).unwrap_err();
-    assert!(
-        error.to_string().starts_with("could not write to "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("could not write to "), "{error}");
     assert!(!error.is_disk_full());
     assert_eq!(store.sync().unwrap(), committed);
 
@@ -370,15 +312,9 @@ fn after_a_failed_sync_nothing_is_written_until_the_store_is_rewound() {
     let pipe = || fs::File::from(std::os::fd::OwnedFd::from(std::io::pipe().unwrap().1));
     replace_file(&mut store, |_| pipe());
 
-    assert!(matches!(
-        store.sync(),
-        Err(PageStoreError::Io { action: "sync", .. })
-    ));
+    assert!(matches!(store.sync(), Err(PageStoreError::Io { action: "sync", .. })));
     assert!(matches!(store.sync(), Err(PageStoreError::Failed)));
-    assert!(matches!(
-        append(&mut store, &samples[1]),
-        Err(PageStoreError::Failed)
-    ));
+    assert!(matches!(append(&mut store, &samples[1]), Err(PageStoreError::Failed)));
 
     store.rewind(committed).unwrap();
     append(&mut store, &samples[1]).unwrap();
@@ -393,12 +329,8 @@ fn a_full_disk_is_recognised() {
     assert!(full(io::ErrorKind::QuotaExceeded).is_disk_full());
     assert!(!full(io::ErrorKind::PermissionDenied).is_disk_full());
     assert!(
-        PageStoreError::io(
-            "a",
-            Path::new("x"),
-            io::Error::from_raw_os_error(libc::ENOSPC)
-        )
-        .is_disk_full()
+        PageStoreError::io("a", Path::new("x"), io::Error::from_raw_os_error(libc::ENOSPC))
+            .is_disk_full()
     );
 }
 
@@ -409,35 +341,16 @@ fn records_that_are_not_what_they_say_are_refused() {
     let before = store.committed();
     let (records, lengths) = samples(1)[0].records();
     for wrong in [
-        Lengths {
-            response: lengths.response + 1,
-            ..lengths
-        },
-        Lengths {
-            response: lengths.response + 1,
-            request: lengths.request - 1,
-            ..lengths
-        },
-        Lengths {
-            metadata: 0,
-            request: lengths.request + lengths.metadata,
-            ..lengths
-        },
-        Lengths {
-            response: u32::MAX,
-            ..lengths
-        },
+        Lengths { response: lengths.response + 1, ..lengths },
+        Lengths { response: lengths.response + 1, request: lengths.request - 1, ..lengths },
+        Lengths { metadata: 0, request: lengths.request + lengths.metadata, ..lengths },
+        Lengths { response: u32::MAX, ..lengths },
         Lengths::default(),
     ] {
-        let error = store
-            .append(std::slice::from_ref(&records), wrong)
-            .unwrap_err();
+        let error = store.append(std::slice::from_ref(&records), wrong).unwrap_err();
         assert!(matches!(error, PageStoreError::Records), "{wrong:?}");
     }
-    assert!(matches!(
-        store.append(&[], Lengths::default()),
-        Err(PageStoreError::Records)
-    ));
+    assert!(matches!(store.append(&[], Lengths::default()), Err(PageStoreError::Records)));
     assert_eq!(store.sync().unwrap(), before);
 }
 
@@ -445,24 +358,9 @@ fn records_that_are_not_what_they_say_are_refused() {
 fn no_name_leads_out_of_the_directory() {
     let dir = TempDir::new().unwrap();
     let long = "a".repeat(65);
-    for name in [
-        "",
-        ".",
-        "..",
-        ".a",
-        "a/b",
-        "../a",
-        "a\\b",
-        "a b",
-        "ä",
-        "a\0",
-        long.as_str(),
-    ] {
+    for name in ["", ".", "..", ".a", "a/b", "../a", "a\\b", "a b", "ä", "a\0", long.as_str()] {
         assert!(
-            matches!(
-                Segments::new(dir.path(), name),
-                Err(PageStoreError::Name(_))
-            ),
+            matches!(Segments::new(dir.path(), name), Err(PageStoreError::Name(_))),
             "{name:?}"
         );
     }
@@ -474,13 +372,8 @@ fn no_name_leads_out_of_the_directory() {
 #[test]
 fn one_crawl_does_not_take_another_ones_segments() {
     let dir = TempDir::new().unwrap();
-    let others = [
-        "test-00000001-00000001",
-        "test2-00000001",
-        "test-1",
-        "test-000000001",
-        "est-00000001",
-    ];
+    let others =
+        ["test-00000001-00000001", "test2-00000001", "test-1", "test-000000001", "est-00000001"];
     for name in others {
         fs::write(dir.path().join(format!("{name}.warc.gz")), "x").unwrap();
     }
@@ -499,8 +392,7 @@ fn a_damaged_page_is_an_error_and_never_a_panic() {
     let mut rng = fastrand::Rng::with_seed(11);
     for _ in 0..300 {
         let at = rng.usize(..good.len());
-        file.write_all_at(&[good[at] ^ (1 << rng.u8(..8))], at as u64)
-            .unwrap();
+        file.write_all_at(&[good[at] ^ (1 << rng.u8(..8))], at as u64).unwrap();
         let mut scan = Scan::new(store.segments().clone(), store.committed());
         while let Ok(Some(page)) = scan.next_page() {
             let _ = page.meta().and_then(|meta| page.body(&meta));
@@ -520,37 +412,17 @@ fn a_wrong_place_is_an_error() {
     let (store, places) = stored(dir.path(), &samples(2), Size::mib(1));
     let place = places[0];
     for wrong in [
-        Place {
-            offset: place.offset + 1,
-            ..place
-        },
-        Place {
-            offset: u64::MAX,
-            ..place
-        },
+        Place { offset: place.offset + 1, ..place },
+        Place { offset: u64::MAX, ..place },
         Place { offset: 0, ..place },
-        Place {
-            response_len: place.response_len - 1,
-            ..place
-        },
-        Place {
-            response_len: place.response_len + 1,
-            ..place
-        },
+        Place { response_len: place.response_len - 1, ..place },
+        Place { response_len: place.response_len + 1, ..place },
     ] {
         let page = store.segments().page(wrong).unwrap();
         assert!(page.response().is_err(), "{wrong:?}");
         assert!(page.meta().is_err(), "{wrong:?}");
     }
-    assert!(
-        store
-            .segments()
-            .page(Place {
-                segment: 2,
-                ..place
-            })
-            .is_err()
-    );
+    assert!(store.segments().page(Place { segment: 2, ..place }).is_err());
 }
 
 #[test]

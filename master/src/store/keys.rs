@@ -169,7 +169,11 @@ mod tests {
     use super::*;
 
     fn slots() -> impl Strategy<Value = Slot> {
-        (0..=U48_MAX, any::<u16>(), 0..=U48_MAX).prop_map(|(due, depth, seq)| Slot { due, depth, seq })
+        (0..=U48_MAX, any::<u16>(), 0..=U48_MAX).prop_map(|(due, depth, seq)| Slot {
+            due,
+            depth,
+            seq,
+        })
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use trawl_shared::units::Size;
@@ -61,11 +62,7 @@ impl SledStore {
             .path(directory)
             .cache_capacity(cache.as_bytes())
             .flush_every_ms(None);
-        // sled panics on some kinds of damage.
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-        let db = opened
-            .map_err(|panic| StoreError::Damaged(panic_text(panic.as_ref())))?
-            .map_err(from_sled)?;
+        let db = open_when_free(&config)?;
         let store = Self { db, directory: directory.to_owned() };
         store.prove_flush()?;
         store.sync_files(new).map_err(|error| from_io(directory, &error))?;
@@ -107,6 +104,29 @@ impl SledStore {
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
         self.db.size_on_disk().map_err(from_sled)
     }
+}
+
+/// Opens the database. Its directory is locked by us, so that if sled's own lock
+/// is taken, then by threads of a database that was just closed in this process:
+/// they are waited for.
+fn open_when_free(config: &sled::Config) -> Result<sled::Db, StoreError> {
+    const TRIES: u32 = 500;
+    const WAIT: Duration = Duration::from_millis(10);
+    for _ in 1..TRIES {
+        match open_caught(config)? {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
+                std::thread::sleep(WAIT);
+            }
+            opened => return opened.map_err(from_sled),
+        }
+    }
+    open_caught(config)?.map_err(from_sled)
+}
+
+/// Opens the database, and catches the panics that sled has for some kinds of damage.
+fn open_caught(config: &sled::Config) -> Result<sled::Result<sled::Db>, StoreError> {
+    catch_unwind(AssertUnwindSafe(|| config.open()))
+        .map_err(|panic| StoreError::Damaged(panic_text(panic.as_ref())))
 }
 
 /// Sorts before every row of ours (see `keys`), and is never read.

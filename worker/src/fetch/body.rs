@@ -168,11 +168,8 @@ mod tests {
         coding: Option<Coding>,
         limit: usize,
     ) -> Result<Body, FetchError> {
-        let limits = Limits {
-            connect: Span::secs(1),
-            silence: Span::secs(60),
-            whole: Span::secs(3600),
-        };
+        let limits =
+            Limits { connect: Span::secs(1), silence: Span::secs(60), whole: Span::secs(3600) };
         let expected = Expected { coding, length: None, limit };
         let mut chunks = Script(chunks.into_iter().collect());
         read(&mut chunks, expected, &mut Deadline::new(limits)).await

@@ -52,13 +52,17 @@ pub(super) fn of_body(error: &reqwest::Error) -> FetchError {
     }
 }
 
+/// Whether the connection simply ended.
+pub(super) fn is_end(error: &reqwest::Error) -> bool {
+    io_kind(error) == Some(io::ErrorKind::UnexpectedEof)
+}
+
 /// What the last link of the chain says, which is nearest to what happened.
 pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
     let text = chain(error).last().map(ToString::to_string).unwrap_or_default();
-    match text.rfind(" (os error ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
+    // Error numbers and links to a library's manual are of no use to people.
+    let ends = [" (os error ", ": https://docs.rs/"].into_iter().filter_map(|end| text.find(end));
+    text[..ends.min().unwrap_or(text.len())].to_owned()
 }
 
 fn of_connection(error: &reqwest::Error, target: &Target<'_>) -> FetchError {
@@ -94,6 +98,10 @@ fn of_tls(error: &rustls::Error) -> String {
         CertificateError::UnknownIssuer => "certificate of an unknown issuer".into(),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "certificate of another host".into()
+        }
+        // What most self-signed certificates come to.
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            "certificate of an authority, not of a host".into()
         }
         _ => error.to_string(),
     }

@@ -81,7 +81,10 @@ impl Coding {
             (b"br", Self::Brotli),
             (b"zstd", Self::Zstd),
         ];
-        known.into_iter().find(|(word, _)| name.eq_ignore_ascii_case(word)).map(|(_, coding)| coding)
+        known
+            .into_iter()
+            .find(|(word, _)| name.eq_ignore_ascii_case(word))
+            .map(|(_, coding)| coding)
     }
 }
 
@@ -386,14 +389,17 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &[u8] = b"The quick brown fox jumps over the lazy dog. The quick brown fox jumps over \
+    const TEXT: &[u8] =
+        b"The quick brown fox jumps over the lazy dog. The quick brown fox jumps over \
         the lazy dog. The quick brown fox jumps over the lazy dog. ";
 
     /// `TEXT` and 64 MiB of zeros, as Python's `brotli.compress` made them.
-    const TEXT_BROTLI: &[u8] = b"\x1b\x86\x00\x88\x2c\x0e\x78\xd3\xd0\x95\x5d\x97\x10\xbb\x17\x2b\xa9\xca\xd0\x92\xcc\x8c\
+    const TEXT_BROTLI: &[u8] =
+        b"\x1b\x86\x00\x88\x2c\x0e\x78\xd3\xd0\x95\x5d\x97\x10\xbb\x17\x2b\xa9\xca\xd0\x92\xcc\x8c\
         \xad\x41\x5c\xe6\xf2\x36\xc8\x19\x9e\x9e\x0a\x7b\x83\x0d\x38\x70\x48\x20\x6f\x24\xb9\x41\
         \xa7\x15\xce\x1c\x1e\x27\xaa\x29\x38\xc2\xa1\xfb\x34\x18";
-    const ZEROS_BROTLI: &[u8] = b"\xcf\xff\xff\x7f\xf8\x27\x00\xe2\xb1\x40\x20\xf7\xfe\x9f\xff\xff\xff\xf0\x4f\x00\xc4\x61\
+    const ZEROS_BROTLI: &[u8] =
+        b"\xcf\xff\xff\x7f\xf8\x27\x00\xe2\xb1\x40\x20\xf7\xfe\x9f\xff\xff\xff\xf0\x4f\x00\xc4\x61\
         \x01\x80\xee\xfd\x3f\xff\xff\xff\xe1\x9f\x00\x88\xc3\x22\x00\xdd\xfb\x7f\xfe\xff\xff\xc3\
         \x3f\x01\x10\x87\x05\x00\xba\xf7\xff\x03";
 

@@ -19,10 +19,9 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Version,
-    header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
-use reqwest::{Client, ClientBuilder, Proxy, Request, Response, redirect, retry, tls};
-use tracing::warn;
+use reqwest::{Client, Proxy, Request, Response, redirect, retry, tls};
 use trawl_shared::{
     clock::wall_now,
     spec::{CrawlSpec, SpecError},
@@ -39,6 +38,7 @@ use super::{
     deadline::{Deadline, Limits},
     guard::Guard,
     resolve::{GuardedResolver, Resolver, is_localhost},
+    tls::root_certificates,
 };
 
 /// What we would rather have: documents.
@@ -93,7 +93,7 @@ impl HttpFetcher {
         };
         let headers = headers(spec)?;
         Ok(Self(Arc::new(Inner {
-            client: client(spec, &Arc::new(resolver))?,
+            client: client(spec, resolver)?,
             guard,
             limits: Limits {
                 connect: spec.connect_timeout,
@@ -126,7 +126,9 @@ impl HttpFetcher {
             length: response.content_length(),
             limit: body_limit,
         };
-        let body = body::read(&mut response, expected, &mut deadline).await?;
+        let ends_by_close = ends_by_close(version, &headers);
+        let mut incoming = Incoming { response, ends_by_close };
+        let body = body::read(&mut incoming, expected, &mut deadline).await?;
         Ok(Page {
             url: url.clone(),
             status,
@@ -208,10 +210,27 @@ impl Inner {
     }
 }
 
-impl Chunks for Response {
+/// A response's body on its way.
+struct Incoming {
+    response: Response,
+    ends_by_close: bool,
+}
+
+impl Chunks for Incoming {
     async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
-        self.chunk().await.map_err(|error| cause::of_body(&error))
+        match self.response.chunk().await {
+            Err(error) if self.ends_by_close && cause::is_end(&error) => Ok(None),
+            chunk => chunk.map_err(|error| cause::of_body(&error)),
+        }
     }
+}
+
+/// Whether nothing but the connection's end tells where the body ends. Servers
+/// that do so seldom say goodbye in TLS, and browsers do not insist.
+fn ends_by_close(version: Version, headers: &HeaderMap) -> bool {
+    version <= Version::HTTP_11
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// Whether we write the host header ourselves, which puts it first, as RFC 9110
@@ -221,29 +240,10 @@ fn puts_host_first(url: &CrawlUrl) -> bool {
     url.url().scheme() == "http"
 }
 
-fn client(spec: &CrawlSpec, resolver: &Arc<GuardedResolver>) -> Result<Client, SpecError> {
-    let builder = || client_builder(spec, Arc::clone(resolver));
-    let Err(error) = builder()?.build() else {
-        return builder()?.build().map_err(|error| unusable(&error));
-    };
-    // Without root certificates there is no TLS, but there may be other pages.
-    let client = builder()?.tls_certs_only([]).build().map_err(|error| unusable(&error))?;
-    let error = cause::deepest(&error);
-    warn!(%error, "no https page can be fetched: install CA certificates or set SSL_CERT_FILE");
-    Ok(client)
-}
-
-fn unusable(error: &reqwest::Error) -> SpecError {
-    SpecError::new("fetch", "HTTP client", cause::deepest(error))
-}
-
-fn client_builder(
-    spec: &CrawlSpec,
-    resolver: Arc<GuardedResolver>,
-) -> Result<ClientBuilder, SpecError> {
+fn client(spec: &CrawlSpec, resolver: GuardedResolver) -> Result<Client, SpecError> {
     // Silence and the whole fetch are timed by `deadline`; decompression is
     // switched off should some other crate have switched it on.
-    let builder = Client::builder()
+    let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .referer(false)
@@ -261,10 +261,14 @@ fn client_builder(
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_ignore_invalid_headers_in_responses(true)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .tls_certs_only(root_certificates())
         .tls_version_min(tls::Version::TLS_1_2);
-    let Some(proxy) = &spec.proxy else { return Ok(builder) };
-    let odd = |error: reqwest::Error| SpecError::new("proxy", proxy, cause::deepest(&error));
-    Ok(builder.proxy(Proxy::all(proxy).map_err(odd)?))
+    if let Some(proxy) = &spec.proxy {
+        let odd = |error: reqwest::Error| SpecError::new("proxy", proxy, cause::deepest(&error));
+        builder = builder.proxy(Proxy::all(proxy).map_err(odd)?);
+    }
+    // No setting of a crawl is known to make it fail.
+    builder.build().map_err(|error| SpecError::new("fetch", "HTTP", cause::deepest(&error)))
 }
 
 fn headers(spec: &CrawlSpec) -> Result<HeaderMap, SpecError> {

@@ -14,6 +14,7 @@ mod guard;
 mod http;
 mod resolve;
 mod robots;
+mod tls;
 
 #[cfg(test)]
 mod testing;

@@ -109,7 +109,11 @@ impl Resolver {
             .into_iter()
             .filter_map(|kind| self.0.hosts.lookup_static_host(&Query::query(name.clone(), kind)))
             .flat_map(|found| {
-                found.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>()
+                found
+                    .answers()
+                    .iter()
+                    .filter_map(|record| record.data.ip_addr())
+                    .collect::<Vec<_>>()
             })
             .collect()
     }
@@ -169,7 +173,8 @@ impl GuardedResolver {
             host: host.to_owned(),
             cause: format!("nothing came within {}", self.limit),
         };
-        let mut found = timeout(self.limit.duration(), self.names.lookup(host)).await.map_err(late)??;
+        let mut found =
+            timeout(self.limit.duration(), self.names.lookup(host)).await.map_err(late)??;
         if self.proxy_host.as_deref() != Some(host) {
             self.check(host, &mut found)?;
         }
@@ -228,7 +233,10 @@ mod tests {
             let mut builder =
                 TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
             set_options(builder.options_mut());
-            Self(Arc::new(Sources { hosts: Hosts::default(), servers: Ok(builder.build().unwrap()) }))
+            Self(Arc::new(Sources {
+                hosts: Hosts::default(),
+                servers: Ok(builder.build().unwrap()),
+            }))
         }
     }
 
@@ -238,7 +246,9 @@ mod tests {
 
     fn reply(name: &str) -> Reply {
         match name {
-            "both.example" => Reply::Addresses(vec![ip("1.2.3.4"), ip("2606:4700::1"), ip("1.2.3.5")]),
+            "both.example" => {
+                Reply::Addresses(vec![ip("1.2.3.4"), ip("2606:4700::1"), ip("1.2.3.5")])
+            }
             "under_score.example" | "wiki.corp.example" => Reply::Addresses(vec![ip("1.2.3.4")]),
             "mixed.example" => Reply::Addresses(vec![ip("1.2.3.4"), ip("10.0.0.1")]),
             "inside.example" => Reply::Addresses(vec![ip("10.0.0.1")]),
@@ -282,7 +292,10 @@ mod tests {
             ("a..b", "no such host a..b"),
             ("{x}", "no such host {x}"),
             ("failing.example", "no answer of the name server for failing.example: "),
-            ("silent.example", "no answer of the name server for silent.example: nothing came within 300ms"),
+            (
+                "silent.example",
+                "no answer of the name server for silent.example: nothing came within 300ms",
+            ),
         ] {
             let error = names.permitted(host).await.unwrap_err().to_string();
             assert!(error.starts_with(phrase), "{error}");
@@ -319,7 +332,8 @@ mod tests {
             ("[fe80::1]", "fe80::1"),
         ] {
             let error = names.permitted(host).await.unwrap_err().to_string();
-            let phrase = format!("{host} at {address} is outside the public internet; --allow-net ");
+            let phrase =
+                format!("{host} at {address} is outside the public internet; --allow-net ");
             assert!(error.starts_with(&phrase), "{error}");
         }
         let mut names = guarded(names.names, &["10.0.0.0/8"]);

@@ -153,9 +153,10 @@ fn location(page: &Page) -> Option<CrawlUrl> {
 fn text(page: &Page) -> Result<&[u8], FetchError> {
     use trawl_shared::page::Truncated;
 
-    let is_coded = page.headers.get_all(CONTENT_ENCODING).iter().any(|coding| {
-        !coding.is_empty() && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
-    });
+    let is_coded =
+        page.headers.get_all(CONTENT_ENCODING).iter().any(|coding| {
+            !coding.is_empty() && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        });
     let is_undecoded = is_coded && !page.wire.is_empty() && page.body == page.wire;
     match page.truncated {
         _ if is_undecoded => Err(unavailable("its content coding is unknown".into())),
@@ -271,7 +272,9 @@ mod tests {
 
     const ROBOTS: &str = "http://site.example/robots.txt";
 
-    async fn rules(pages: Vec<(&'static str, Result<Page, FetchError>)>) -> Result<Rules, FetchError> {
+    async fn rules(
+        pages: Vec<(&'static str, Result<Page, FetchError>)>,
+    ) -> Result<Rules, FetchError> {
         let fetcher = Canned(Arc::new(pages.into_iter().collect()));
         let page_url = CrawlUrl::parse("http://site.example/a/b?c").unwrap();
         fetch_rules(&fetcher, &page_url, "MyBot").await
@@ -335,7 +338,8 @@ mod tests {
         for odd in ["/robots.txt", "", "mailto:a@b", "http://", "//"] {
             assert_eq!(of(redirect(odd)).await, Ok(Rules::allow_all()), "{odd:?}");
         }
-        let to_503 = vec![(ROBOTS, Ok(redirect("/r"))), ("http://site.example/r", Ok(page(503, b"")))];
+        let to_503 =
+            vec![(ROBOTS, Ok(redirect("/r"))), ("http://site.example/r", Ok(page(503, b"")))];
         assert_eq!(rules(to_503).await.unwrap_err().kind(), FailureKind::RobotsUnavailable);
     }
 
@@ -376,8 +380,28 @@ mod tests {
         }
         let mut random = fastrand::Rng::with_seed(3);
         let words = [
-            "User-agent", "user agent ", "useragent", "Disallow", "Allow", "Crawl-delay", "Sitemap",
-            ":", "*", "/", "$", "#", "\n", "\r", "\0", " ", "MyBot", "%", "%2", "%ff", "é", "\u{feff}",
+            "User-agent",
+            "user agent ",
+            "useragent",
+            "Disallow",
+            "Allow",
+            "Crawl-delay",
+            "Sitemap",
+            ":",
+            "*",
+            "/",
+            "$",
+            "#",
+            "\n",
+            "\r",
+            "\0",
+            " ",
+            "MyBot",
+            "%",
+            "%2",
+            "%ff",
+            "é",
+            "\u{feff}",
         ];
         for _ in 0..3_000 {
             let text: String = (0..40).map(|_| words[random.usize(..words.len())]).collect();
@@ -398,7 +422,8 @@ mod tests {
             assert_eq!(error.kind(), FailureKind::RobotsUnavailable, "{coding}");
         }
         assert!(of(coded("identity")).await.is_ok());
-        let decoded = Page { body: Bytes::from_static(b"User-agent: *\nDisallow: /"), ..coded("gzip") };
+        let decoded =
+            Page { body: Bytes::from_static(b"User-agent: *\nDisallow: /"), ..coded("gzip") };
         assert!(!allowed(&of(decoded.clone()).await.unwrap(), "/x"));
         let broken = Page { truncated: Some(Truncated::Unspecified), ..decoded };
         assert!(of(broken).await.is_err());
@@ -458,7 +483,8 @@ mod tests {
 
     #[test]
     fn the_longest_rule_wins() {
-        let text = "User-agent: *\nDisallow: /\nAllow: /a\nDisallow: /a/b\nAllow: /*.html$\nDisallow: /q?";
+        let text =
+            "User-agent: *\nDisallow: /\nAllow: /a\nDisallow: /a/b\nAllow: /*.html$\nDisallow: /q?";
         for (path, want) in [
             ("/", false),
             ("/a", true),
@@ -477,7 +503,8 @@ mod tests {
     #[test]
     fn the_delay_is_at_most_a_day() {
         let delay = |text: &str| {
-            Rules::parse(format!("User-agent: *\nCrawl-delay: {text}").as_bytes(), "MyBot").crawl_delay()
+            Rules::parse(format!("User-agent: *\nCrawl-delay: {text}").as_bytes(), "MyBot")
+                .crawl_delay()
         };
         assert_eq!(delay("2.5"), Some(Duration::from_millis(2_500)));
         assert_eq!(delay("1e18"), Some(Duration::from_secs(86_400)));

@@ -40,9 +40,7 @@ pub(super) struct Site {
 
 impl Site {
     /// Answers every request by its head.
-    pub(super) async fn serve(
-        answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) async fn serve(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let site = Self {
             address: listener.local_addr().unwrap(),

@@ -1,9 +1,4 @@
-use std::{
-    io::Write as _,
-    net::IpAddr,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{io::Write as _, net::IpAddr, sync::atomic::Ordering, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use tokio::{net::TcpListener, time::Instant};
@@ -110,8 +105,11 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn every_status_is_an_answer() {
-    for status in ["204 No Content", "304 Not Modified", "404 Gone", "429 Slow", "500 Oops", "799 Odd"] {
-        let site = Site::serve(move |_| raw(format!("HTTP/1.1 {status}\r\n\r\n"), Then::Close)).await;
+    for status in
+        ["204 No Content", "304 Not Modified", "404 Gone", "429 Slow", "500 Oops", "799 Odd"]
+    {
+        let site =
+            Site::serve(move |_| raw(format!("HTTP/1.1 {status}\r\n\r\n"), Then::Close)).await;
         let page = fetcher(|_| ()).get(&site.url("/")).await.unwrap();
         assert_eq!((page.status.to_string(), page.truncated), (status[..3].into(), None));
     }
@@ -175,11 +173,15 @@ async fn each_wait_has_its_limit() {
     for (answer, phrase) in [
         (raw("", Then::Hang), "no answer within 200ms"),
         (raw("HTTP/1.1 200 OK\r\nserver:", Then::Hang), "no answer within 200ms"),
-        (raw("HTTP/1.1 100 Continue\r\n\r\n", Then::Repeat(Duration::from_millis(1))),
-            "no answer within 200ms"),
+        (
+            raw("HTTP/1.1 100 Continue\r\n\r\n", Then::Repeat(Duration::from_millis(1))),
+            "no answer within 200ms",
+        ),
         (raw(format!("{head}some"), Then::Hang), "the answer stalled for 200ms"),
-        (raw("HTTP/1.1 200 OK\r\n\r\n", Then::Repeat(Duration::from_millis(20))),
-            "not done within 400ms"),
+        (
+            raw("HTTP/1.1 200 OK\r\n\r\n", Then::Repeat(Duration::from_millis(20))),
+            "not done within 400ms",
+        ),
     ] {
         let site = Site::always(answer).await;
         let started = Instant::now();
@@ -218,10 +220,16 @@ async fn what_breaks_is_told_from_what_is_no_http() {
         ("HTTP/1.1 200 OK\r\ncontent-le", FailureKind::Broken),
         ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome", FailureKind::Broken),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel", FailureKind::Broken),
-        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", FailureKind::Broken),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            FailureKind::Broken,
+        ),
         ("SSH-2.0-OpenSSH_9.2\r\n", FailureKind::Protocol),
         ("HTTP/1.1 abc OK\r\n\r\n", FailureKind::Protocol),
-        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzzz\r\nhello", FailureKind::Protocol),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzzz\r\nhello",
+            FailureKind::Protocol,
+        ),
     ];
     for (bytes, kind) in cases {
         let site = Site::always(raw(bytes, Then::Close)).await;
@@ -265,9 +273,19 @@ async fn forbidden_addresses_are_never_connected_to() {
     let site = Site::always(ok(b"secret")).await;
     let port = site.address.port();
     let urls = [
-        "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.0.0.1.",
-        "[::ffff:127.0.0.1]", "localhost", "LOCALHOST.", "a.localhost",
-        "inside.example", "mixed.example", "mapped.example",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.0.0.1.",
+        "[::ffff:127.0.0.1]",
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
+        "inside.example",
+        "mixed.example",
+        "mapped.example",
     ]
     .map(|host| url(&format!("http://{host}:{port}/")));
 
@@ -353,7 +371,8 @@ async fn proxy_variables_are_ignored() {
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", &format!("{}::in_an_environment_with_a_proxy", module()), "--ignored"]);
     child.env("TRAWL_TEST_URL", site.url("/").as_str());
-    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"] {
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"]
+    {
         child.env(name, format!("http://{}", proxy.address));
     }
     let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();

@@ -1,0 +1,165 @@
+//! Text to a document tree, within limits. html5ever's home.
+//!
+//! A tree builder can be made to take seconds and gigabytes by a page of 100 KB:
+//! elements nested a thousand deep, formatting elements that are opened again in
+//! every paragraph, a hundred thousand attributes on one tag. So the tree is
+//! stopped, not refused: what was built until a limit was met is used.
+//!
+//! The limits are looked at after each token, and a token's cost is bounded by
+//! the tree's depth and a tag's attributes, which are limited too. Collecting a
+//! tag's attributes takes time square to their number before there is a token,
+//! which is why text is fed in small pieces.
+
+use std::{cell::Cell, time::Duration};
+
+use html5ever::{
+    TokenizerResult,
+    buffer_queue::BufferQueue,
+    tendril::StrTendril,
+    tokenizer::{Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts},
+    tree_builder::{TreeBuilder, TreeBuilderOpts},
+};
+use scraper::{Html, HtmlTreeSink};
+
+/// Where a tree is stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of text that are read.
+    pub(super) text_bytes: usize,
+    /// Nodes of the tree.
+    pub(super) nodes: usize,
+    /// Nodes on the way from the root to a node.
+    pub(super) depth: usize,
+    /// Attributes of a tag; further ones are dropped.
+    pub(super) attributes: usize,
+    /// Time on the clock that is given.
+    pub(super) time: Duration,
+}
+
+impl Default for Limits {
+    /// Ten times what large pages need. As for depth, browsers flatten what is
+    /// deeper than 512.
+    fn default() -> Self {
+        Self {
+            text_bytes: 4 * 1024 * 1024,
+            nodes: 200_000,
+            depth: 512,
+            attributes: 1_000,
+            time: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Bytes of text that are fed at once.
+const PIECE_BYTES: usize = 512;
+
+/// Tokens between two looks at the clock, which is a system call.
+const TOKENS_PER_LOOK: u32 = 32;
+
+type Handle = <HtmlTreeSink as html5ever::tree_builder::TreeSink>::Handle;
+
+/// The tree of `text`, and whether it was cut. `clock` tells the time spent since
+/// some moment.
+pub(super) fn tree(text: &str, limits: Limits, clock: &dyn Fn() -> Duration) -> (Html, bool) {
+    // Scripts do not run here, so that `<noscript>` holds elements.
+    let options = TreeBuilderOpts { scripting_enabled: false, ..TreeBuilderOpts::default() };
+    let sink = HtmlTreeSink::new(Html::new_document());
+    let guard = Guard {
+        builder: TreeBuilder::new(sink, options),
+        limits,
+        clock,
+        deadline: clock() + limits.time,
+        tokens: Cell::new(0),
+        nodes: Cell::new(0),
+        is_over: Cell::new(false),
+        is_cut: Cell::new(false),
+    };
+    let tokenizer = Tokenizer::new(guard, TokenizerOpts::default());
+    let input = BufferQueue::default();
+    let mut rest = text;
+    while !rest.is_empty() && !tokenizer.sink.is_over.get() {
+        let (piece, after) = rest.split_at(rest.ceil_char_boundary(PIECE_BYTES));
+        rest = after;
+        input.push_back(StrTendril::from_slice(piece));
+        while !matches!(tokenizer.feed(&input), TokenizerResult::Done) {}
+        tokenizer.sink.look_at_clock();
+        if text.len() - rest.len() >= limits.text_bytes {
+            break;
+        }
+    }
+    tokenizer.end();
+    let guard = tokenizer.sink;
+    let is_cut = guard.is_cut.get() || !rest.is_empty();
+    (guard.builder.sink.0.into_inner(), is_cut)
+}
+
+/// Stands between tokenizer and tree builder. Once a limit is met, it lets no
+/// token through.
+struct Guard<'c> {
+    builder: TreeBuilder<Handle, HtmlTreeSink>,
+    limits: Limits,
+    clock: &'c dyn Fn() -> Duration,
+    deadline: Duration,
+    tokens: Cell<u32>,
+    nodes: Cell<usize>,
+    is_over: Cell<bool>,
+    is_cut: Cell<bool>,
+}
+
+impl Guard<'_> {
+    fn stop(&self) {
+        self.is_over.set(true);
+        self.is_cut.set(true);
+    }
+
+    fn look_at_clock(&self) {
+        if (self.clock)() >= self.deadline {
+            self.stop();
+        }
+    }
+
+    fn look_at_tree(&self) {
+        let html = self.builder.sink.0.borrow();
+        let mut nodes = html.tree.nodes();
+        if nodes.len() == self.nodes.replace(nodes.len()) {
+            return;
+        }
+        // Of the nodes that a token makes, the last is the deepest.
+        let depth = nodes.next_back().map_or(0, |node| node.ancestors().take(self.limits.depth).count());
+        if self.nodes.get() >= self.limits.nodes || depth >= self.limits.depth {
+            self.stop();
+        }
+    }
+}
+
+impl TokenSink for Guard<'_> {
+    type Handle = Handle;
+
+    fn process_token(&self, mut token: Token, line: u64) -> TokenSinkResult<Handle> {
+        // Errors would only pile up in the tree.
+        if self.is_over.get() || matches!(token, Token::ParseError(_)) {
+            return TokenSinkResult::Continue;
+        }
+        if let Token::TagToken(tag) = &mut token
+            && tag.attrs.len() > self.limits.attributes
+        {
+            tag.attrs.truncate(self.limits.attributes);
+            self.is_cut.set(true);
+        }
+        let result = self.builder.process_token(token, line);
+        self.look_at_tree();
+        self.tokens.set(self.tokens.get() + 1);
+        if self.tokens.get().is_multiple_of(TOKENS_PER_LOOK) {
+            self.look_at_clock();
+        }
+        result
+    }
+
+    fn end(&self) {
+        self.builder.end();
+    }
+
+    fn adjusted_current_node_present_but_not_in_html_namespace(&self) -> bool {
+        self.builder.adjusted_current_node_present_but_not_in_html_namespace()
+    }
+}
