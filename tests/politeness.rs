@@ -24,7 +24,7 @@ async fn robots_txt_is_fetched_first_and_once_and_obeyed() {
     // What was not fetched is no page, but is told.
     let urls = ["/", "/?q", "/a", "/private/open"].map(|path| site.url(path));
     assert_eq!(trawl.pages().await.urls(), urls);
-    ended.says(["2  not fetched: disallowed by robots.txt"]);
+    ended.says(["3  not fetched: disallowed by robots.txt"]);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use trawl_proto::v1::{
     CrawlStatus, StatusRequest, SubmitReply, SubmitRequest, control_client::ControlClient,
     control_server::ControlServer,
 };
-use trawl_shared::shutdown;
+use trawl_shared::{shutdown, untrusted::Untrusted};
 use trawl_worker::{
     config::WorkerConfig,
     fetch::HttpFetcher,
@@ -26,7 +26,7 @@ use trawl_worker::{
 use crate::{
     exit::{Exit, Failure},
     options::{CrawlOptions, Resolved},
-    render::{Progress, summary},
+    render::{self, Progress, counted, summary},
 };
 
 /// The worker's name at the master of its own process.
@@ -159,7 +159,7 @@ fn opening(submitted: &SubmitReply, name: &str, data: &std::path::Path) -> Strin
     if submitted.resumed {
         format!("going on with crawl \"{name}\" in {data}")
     } else {
-        format!("crawl \"{name}\" in {data}, {} seeds", submitted.new_seeds)
+        format!("crawl \"{name}\" in {data}, from {}", counted(submitted.new_seeds, "seed"))
     }
 }
 
@@ -172,7 +172,15 @@ fn conclude(rest: &Rest, status: &CrawlStatus, data: &std::path::Path) -> Exit {
     }
     let answered = ["ok", "redirect", "client_error", "server_error", "other_status"];
     let fetched = answered.iter().any(|class| status.outcomes.contains_key(*class));
-    if fetched { Exit::Done } else { Exit::NothingFetched }
+    if fetched {
+        return Exit::Done;
+    }
+    let first = status
+        .troubles
+        .last()
+        .map(|trouble| format!(": {}: {}", Untrusted(&trouble.url), Untrusted(&trouble.detail)));
+    render::error(&format!("no page could be fetched{}", first.unwrap_or_default()));
+    Exit::NothingFetched
 }
 
 /// The master's worker service as a channel.

@@ -7,7 +7,7 @@ mod export;
 mod options;
 mod render;
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Crawl from one or more URLs, or go on with a crawl that was interrupted
-    Crawl(crawl::CrawlArgs),
+    Crawl(Box<crawl::CrawlArgs>),
     /// Write a crawl's pages as JSON lines, WARC, CDXJ or BSON
     Export(export::ExportArgs),
     /// Print a stored page
@@ -40,23 +40,28 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = trawl_shared::telemetry::start(cli.log_json).map_err(Failure::usage).and_then(
         |()| match cli.command {
-            Command::Crawl(args) => crawl::run(args),
+            Command::Crawl(args) => crawl::run(*args),
             Command::Export(args) => export::export(&args),
             Command::Page(args) => export::page(&args),
         },
     );
     ended
         .unwrap_or_else(|failure: Failure| {
-            render::error(&failure.message);
+            if failure.exit != Exit::Done {
+                render::error(&failure.message);
+            }
             failure.exit
         })
         .into()
 }
 
-/// A fixed choice where the real one depends on the crawl.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        let full = error.kind() == std::io::ErrorKind::StorageFull;
-        Self::new(if full { Exit::DiskFull } else { Exit::Failed }, error)
+        match error.kind() {
+            // The reader of our output has had enough.
+            ErrorKind::BrokenPipe => Self::new(Exit::Done, ""),
+            ErrorKind::StorageFull => Self::new(Exit::DiskFull, error),
+            _ => Self::new(Exit::Failed, error),
+        }
     }
 }

@@ -61,7 +61,7 @@ impl Progress {
         }
         let line = format!(
             "{pages} pages  {:.0}/s  {}  {} queued  {} hosts busy  {} errors  {}",
-            self.speed(),
+            self.speed(status),
             Size::bytes(status.wire_bytes),
             status.queued + status.leased,
             status.hosts_busy,
@@ -92,10 +92,14 @@ impl Progress {
         }
     }
 
-    fn speed(&self) -> f64 {
-        let (Some(first), Some(last)) = (self.seen.front(), self.seen.back()) else { return 0.0 };
-        let secs = last.0.duration_since(first.0).as_secs_f64();
-        if secs > 0.0 { (last.1 - first.1) as f64 / secs } else { 0.0 }
+    /// Pages a second, over the last updates; from the start while there are none.
+    fn speed(&self, status: &CrawlStatus) -> f64 {
+        match (self.seen.front(), self.seen.back()) {
+            (Some(first), Some(last)) if last.0 > first.0 => {
+                (last.1 - first.1) as f64 / last.0.duration_since(first.0).as_secs_f64()
+            }
+            _ => pages(status) as f64 / (status.ran_ms.max(1) as f64 / 1000.0),
+        }
     }
 }
 
@@ -119,10 +123,10 @@ pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
     }
     let secs = Duration::from_millis(status.ran_ms).as_secs_f64();
     println!(
-        "  {} of bodies, {} received, {} hosts, {:.1} s, {:.1} pages/s, {} retries",
+        "  {} of bodies ({} received) from {}, in {:.1} s, {:.1} pages/s, {} retries",
         Size::bytes(status.body_bytes),
         Size::bytes(status.wire_bytes),
-        status.hosts,
+        counted(status.hosts, "host"),
         secs,
         if secs > 0.0 { pages(status) as f64 / secs } else { 0.0 },
         status.retries,
@@ -142,6 +146,11 @@ pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
 /// Prints an error.
 pub(crate) fn error(message: &str) {
     eprintln!("error: {message}");
+}
+
+/// A number with its noun.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn pages(status: &CrawlStatus) -> u64 {

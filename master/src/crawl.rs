@@ -25,8 +25,8 @@ use trawl_shared::{
 
 use crate::{
     frontier::{
-        Batch, CrawlStatus, Frontier, FrontierError, Judgement, LeaseRequest, Moment, Outcome,
-        Report, Specification, Submitted,
+        Batch, CrawlStatus, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment,
+        Outcome, Report, Specification, Submitted,
     },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError, rows::Finish},
@@ -107,7 +107,7 @@ enum Question {
     Specification { crawl: u32, answer: oneshot::Sender<Option<Specification>> },
     Renew { worker: Arc<str>, tokens: Vec<Token>, answer: oneshot::Sender<Vec<Token>> },
     Report { worker: Arc<str>, deliveries: Vec<Delivery>, answer: oneshot::Sender<Vec<Verdict>> },
-    HandBack { worker: Arc<str>, tokens: Vec<Token>, answer: oneshot::Sender<()> },
+    HandBack { worker: Arc<str>, leases: HandBack, answer: oneshot::Sender<()> },
     Submit(Box<Submission>),
     Status { name: Option<String>, wait: Duration, answer: oneshot::Sender<Vec<CrawlStatus>> },
 }
@@ -186,8 +186,8 @@ impl Crawls {
     ///
     /// # Errors
     /// If the master is stopping.
-    pub async fn hand_back(&self, worker: Arc<str>, tokens: Vec<Token>) -> Result<(), Stopped> {
-        self.ask(|answer| Question::HandBack { worker, tokens, answer }).await
+    pub async fn hand_back(&self, worker: Arc<str>, leases: HandBack) -> Result<(), Stopped> {
+        self.ask(|answer| Question::HandBack { worker, leases, answer }).await
     }
 
     /// Starts a crawl or takes it up again. The inner error says what is wrong with
@@ -361,8 +361,8 @@ impl<S: Store> Owner<S> {
                 }
                 later(answers, answer, verdicts);
             }
-            Question::HandBack { worker, tokens, answer } => {
-                self.frontier.hand_back(&worker, &tokens, now)?;
+            Question::HandBack { worker, leases, answer } => {
+                self.frontier.hand_back(&worker, &leases, now)?;
                 later(answers, answer, ());
             }
             Question::Submit(submission) => self.submit(*submission, now, answers)?,

@@ -171,6 +171,24 @@ impl DataDir {
         File::open(&self.path)?.sync_all()
     }
 
+    /// Checks that pages are not there without the frontier that they belong to:
+    /// a new frontier knows none of them, and would cut them off.
+    ///
+    /// # Errors
+    /// If they are.
+    pub fn check_frontier(&self) -> Result<(), DataDirError> {
+        let pages = self.path.join("pages");
+        if pages.exists() && !self.frontier().exists() {
+            return Err(DataDirError::NotOurs {
+                path: self.path.display().to_string(),
+                reason: "it has pages, but its frontier is gone; restore the frontier, or move \
+                         the pages away"
+                    .into(),
+            });
+        }
+        Ok(())
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -229,6 +247,16 @@ mod tests {
         let error = DataDir::open_or_create(temp.path()).unwrap_err();
         assert!(matches!(error, DataDirError::NotOurs { .. }));
         assert!(!temp.path().join("lock").exists());
+    }
+
+    #[test]
+    fn pages_without_their_frontier_are_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open_or_create(&temp.path().join("data")).unwrap();
+        dir.check_frontier().unwrap();
+        fs::create_dir_all(dir.pages("default")).unwrap();
+        let error = dir.check_frontier().unwrap_err().to_string();
+        assert!(error.contains("its frontier is gone"), "{error}");
     }
 
     #[test]

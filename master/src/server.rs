@@ -78,6 +78,7 @@ impl Master {
     /// If the data directory cannot be used.
     pub fn start(config: MasterConfig) -> Result<Self, StartError> {
         let data = DataDir::open_or_create(&config.data)?;
+        data.check_frontier()?;
         let store = SledStore::open(&data.frontier(), config.cache).map_err(FrontierError::from)?;
         let lease = config.limits.lease;
         let (frontier, now) = Frontier::open(store, config.limits, &new_instance())?;

@@ -141,10 +141,14 @@ impl Scope {
 fn patterns(key: &'static str, patterns: &[String]) -> Result<RegexSet, SpecError> {
     for pattern in patterns {
         Regex::new(pattern).map_err(|error| {
-            SpecError::new(key, pattern, format!("a regular expression: {}", brief(&error)))
+            SpecError::new(
+                key,
+                pattern,
+                format!("a regular expression is allowed, and this is none: {}", brief(&error)),
+            )
         })?;
     }
-    RegexSet::new(patterns).map_err(|error| SpecError::new(key, &patterns.join(" "), brief(&error)))
+    RegexSet::new(patterns).map_err(|error| SpecError::new(key, patterns.join(" "), brief(&error)))
 }
 
 /// The last line of a regex error says what is wrong; those before draw it.

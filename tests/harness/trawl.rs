@@ -252,6 +252,10 @@ impl Running {
         };
         assert!(status.is_ok(), "not done within {:?}: {ended}", self.limit);
         assert!(!ended.stderr.contains("panicked"), "it panicked: {ended}");
+        assert!(
+            !ended.stderr.contains('\u{1b}'),
+            "it writes for a terminal, but is in a pipe: {ended}"
+        );
         ended
     }
 }

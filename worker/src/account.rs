@@ -132,7 +132,7 @@ fn report(leased: &Leased, url: &CrawlUrl, outcome: url_report::Outcome) -> UrlR
         host: leased.host,
         id: url.id().0.to_vec(),
         outcome: Some(outcome),
-        host_delay_ms: leased.host_delay.map_or(0, millis),
+        host_delay_ms: leased.host_delay.map(millis),
         ..UrlReport::default()
     }
 }

@@ -59,6 +59,11 @@ impl Holdings {
         }
     }
 
+    /// The worker lets go of a lease: it is not renewed, and runs out.
+    pub(crate) fn drop(&self, token: Token) {
+        self.lock().remove(&token);
+    }
+
     /// The tokens held.
     pub(crate) fn tokens(&self) -> Vec<Token> {
         self.lock().keys().copied().collect()

@@ -81,6 +81,12 @@ impl From<HostBatch> for Batch {
 }
 
 impl Work {
+    /// What a new lane begins with.
+    pub(crate) fn of(batch: Batch) -> Self {
+        let state = WorkState { batches: VecDeque::from([batch]), ..WorkState::default() };
+        Self { state: Mutex::new(state) }
+    }
+
     /// Adds a batch, unless the lane has ended: then it is given back.
     pub(crate) fn add(&self, batch: Batch) -> Result<(), Batch> {
         let mut state = self.lock();
@@ -140,11 +146,9 @@ pub(crate) async fn run<F: Fetch>(worker: Arc<Worker<F>>, work: Arc<Work>) {
             continue;
         }
         let token = task.token;
-        // A defect in one page's handling ends that page, not the worker.
-        let done = AssertUnwindSafe(lane.fetch_and_report(task)).catch_unwind().await;
-        if done.is_err() {
-            tracing::error!(%token, "the handling of a page panicked; its lease is left to run out");
-            lane.account = Account::new();
+        if let Err(reason) = lane.fetch_and_report(task).await {
+            tracing::error!(%token, %reason, "a lease is left to run out");
+            lane.worker.holdings.drop(token);
             work.forget(token);
         }
     }
@@ -160,20 +164,12 @@ struct Lane<F> {
 }
 
 impl<F: Fetch> Lane<F> {
-    async fn fetch_and_report(&mut self, task: Task) {
+    /// Does a task. The error says why its lease cannot be worked on.
+    async fn fetch_and_report(&mut self, task: Task) -> Result<(), String> {
         let worker = Arc::clone(&self.worker);
         let crawl = worker.crawls.get(&worker.master, task.crawl, task.spec_version).await;
-        let crawl = match crawl {
-            Ok(crawl) => crawl,
-            Err(error) => {
-                tracing::warn!(%error, crawl = task.crawl, "cannot fetch for the crawl");
-                return;
-            }
-        };
-        let Ok(url) = CrawlUrl::parse(&task.url.url) else {
-            tracing::error!(token = %task.token, "the master lent a URL that is not one");
-            return;
-        };
+        let crawl = crawl.map_err(|error| error.to_string())?;
+        let url = CrawlUrl::parse(&task.url.url).map_err(|error| error.to_string())?;
         let leased = Leased {
             token: task.token,
             crawl: task.crawl,
@@ -184,8 +180,19 @@ impl<F: Fetch> Lane<F> {
             via: task.url.via,
             host_delay: None,
         };
-        let Some(outgoing) = self.outcome(&crawl, leased, url, task.delay).await else { return };
+        let outcome = self.outcome(&crawl, leased.clone(), url.clone(), task.delay);
+        // A defect in one page's handling ends that page, not the lane.
+        let outgoing = match AssertUnwindSafe(outcome).catch_unwind().await {
+            Ok(Some(outgoing)) => outgoing,
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                self.account = Account::new();
+                let detail = "the handling of the page panicked".to_owned();
+                self.account.failure(&leased, &url, FailureKind::Internal, detail, None)
+            }
+        };
         worker.outbox.put(outgoing).await;
+        Ok(())
     }
 
     /// Fetches a URL if its host allows it, and accounts for it. None if the
@@ -201,7 +208,7 @@ impl<F: Fetch> Lane<F> {
         if crawl.spec.robots == RobotsPolicy::Obey {
             match self.rules(crawl, leased.crawl, &url, delay).await? {
                 Ok(rules) => {
-                    leased.host_delay = rules.crawl_delay();
+                    leased.host_delay = Some(rules.crawl_delay().unwrap_or_default());
                     delay = delay.max(rules.crawl_delay().unwrap_or_default());
                     if !rules.allowed(&url) {
                         let detail = "disallowed by robots.txt".to_owned();

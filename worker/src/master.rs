@@ -149,7 +149,18 @@ impl Master {
     /// If the master is away; the leases run out then.
     pub async fn hand_back(&self, tokens: Vec<Token>) -> Result<(), MasterError> {
         let tokens = tokens.into_iter().map(|token| token.0).collect();
-        let request = HandBackRequest { worker: self.worker.to_string(), tokens };
+        let request = HandBackRequest { worker: self.worker.to_string(), tokens, all: false };
+        self.client.clone().hand_back(request).await?;
+        Ok(())
+    }
+
+    /// Gives back everything that the master believes this worker to hold.
+    ///
+    /// # Errors
+    /// As [`Master::hand_back`].
+    pub async fn hand_back_all(&self) -> Result<(), MasterError> {
+        let worker = self.worker.to_string();
+        let request = HandBackRequest { worker, tokens: Vec::new(), all: true };
         self.client.clone().hand_back(request).await?;
         Ok(())
     }

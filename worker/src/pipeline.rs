@@ -91,7 +91,7 @@ pub async fn run<F: Fetch>(
     let reporter = tokio::spawn(send_reports(Arc::clone(&worker), outlet, drain.clone()));
     tokio::join!(
         lease_hosts(&worker, welcome.lease, &lanes),
-        lease_more(&worker, welcome.lease, &lanes, lows),
+        lease_more(&worker, welcome.lease, lows),
     );
     worker.end_lanes(lanes).await;
     drain.cancel();
@@ -149,9 +149,8 @@ async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lease: Duration, lanes: 
 
 /// Asks for more of the hosts whose lanes run low.
 async fn lease_more<F: Fetch>(
-    worker: &Arc<Worker<F>>,
+    worker: &Worker<F>,
     lease: Duration,
-    lanes: &TaskTracker,
     mut lows: mpsc::Receiver<HostRef>,
 ) {
     loop {
@@ -164,7 +163,14 @@ async fn lease_more<F: Fetch>(
         let call = worker.master.lease(0, hosts, Duration::ZERO);
         match worker.unless_stopped(call).await {
             None => return,
-            Some(Ok(batches)) => worker.take(batches, asked, lease, lanes),
+            Some(Ok(batches)) => {
+                let homeless = worker.take_more(batches, asked, lease);
+                if !homeless.is_empty()
+                    && let Err(error) = worker.master.hand_back(homeless).await
+                {
+                    tracing::debug!(%error, "leases were not handed back; they run out");
+                }
+            }
             // The lanes run dry then, and their hosts come by the other loop.
             Some(Err(error)) => tracing::debug!(%error, "no more URLs for running lanes"),
         }
@@ -197,7 +203,7 @@ async fn renew<F: Fetch>(worker: Arc<Worker<F>>, lease: Duration) {
 }
 
 impl<F: Fetch> Worker<F> {
-    /// Takes leased batches: to the host's lane, or to a new one.
+    /// Takes batches of further hosts: each gets a lane.
     fn take(
         self: &Arc<Self>,
         batches: Vec<HostBatch>,
@@ -209,15 +215,13 @@ impl<F: Fetch> Worker<F> {
             self.holdings.take(Token(batch.token), batch.urls.len(), asked, lease);
             let key = (batch.crawl, batch.host);
             let mut all = self.lanes();
+            // The host's last lane may not have ended quite yet.
             let batch = match all.get(&key).map(|work| work.add(batch.clone().into())) {
                 Some(Ok(())) => continue,
                 Some(Err(batch)) => batch,
                 None => batch.into(),
             };
-            let work = Arc::new(Work::default());
-            if work.add(batch).is_err() {
-                continue;
-            }
+            let work = Arc::new(Work::of(batch));
             all.insert(key, Arc::clone(&work));
             drop(all);
             let worker = Arc::clone(self);
@@ -226,6 +230,22 @@ impl<F: Fetch> Worker<F> {
                 worker.lane_ended(key, &work);
             });
         }
+    }
+
+    /// Takes batches of hosts that have a lane. Returns the tokens of those whose
+    /// lane has ended meanwhile: only it knew when the host may be fetched from.
+    fn take_more(&self, batches: Vec<HostBatch>, asked: Instant, lease: Duration) -> Vec<Token> {
+        let mut homeless = Vec::new();
+        for batch in batches {
+            let (token, urls) = (Token(batch.token), batch.urls.len());
+            let work = self.lanes().get(&(batch.crawl, batch.host)).cloned();
+            self.holdings.take(token, urls, asked, lease);
+            if work.is_none_or(|work| work.add(batch.into()).is_err()) {
+                self.holdings.drop(token);
+                homeless.push(token);
+            }
+        }
+        homeless
     }
 
     fn lane_ended(&self, key: (u32, u32), work: &Arc<Work>) {
@@ -276,11 +296,7 @@ impl<F: Fetch> Worker<F> {
 
     /// Hands back what was not begun.
     async fn hand_back(&self) {
-        let left = self.holdings.tokens();
-        if left.is_empty() {
-            return;
-        }
-        match timeout(self.config.grace, self.master.hand_back(left)).await {
+        match timeout(self.config.grace, self.master.hand_back_all()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "leases were not handed back"),
             Err(_) => tracing::warn!("leases were not handed back in time"),

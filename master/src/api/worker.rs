@@ -24,7 +24,7 @@ use trawl_shared::{
 
 use crate::{
     crawl::{Crawls, Delivery, Records},
-    frontier::{self, Offer, Outcome, Report},
+    frontier::{self, HandBack, Offer, Outcome, Report},
     store::keys::HostRef,
 };
 
@@ -136,9 +136,10 @@ impl v1::worker_server::Worker for WorkerApi {
         &self,
         request: Request<HandBackRequest>,
     ) -> Result<Response<HandBackReply>, Status> {
-        let HandBackRequest { worker, tokens } = request.into_inner();
+        let HandBackRequest { worker, tokens, all } = request.into_inner();
         let tokens = tokens.into_iter().map(Token).collect();
-        self.crawls.hand_back(worker_name(&worker)?, tokens).await?;
+        let leases = if all { HandBack::All } else { HandBack::Tokens(tokens) };
+        self.crawls.hand_back(worker_name(&worker)?, leases).await?;
         Ok(Response::new(HandBackReply {}))
     }
 }
@@ -248,7 +249,7 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
             id,
             outcome,
             offers: offers.map(|offer| Offer { url: offer.url, hops: offer.hops }).collect(),
-            host_delay: some_millis(report.host_delay_ms),
+            host_delay: report.host_delay_ms.map(Duration::from_millis),
         },
         records,
     })

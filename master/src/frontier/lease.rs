@@ -1,6 +1,6 @@
 //! Leases after they were granted: renewed, handed back, run out.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use trawl_shared::{lease::Token, outcome::Class, url::UrlId};
 
@@ -10,6 +10,15 @@ use crate::store::{
     keys::{self, HostRef, Slot},
     rows::{EndedRow, QueueRow, UrlRow, UrlState},
 };
+
+/// Which leases a worker gives back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandBack {
+    /// These, as far as they are its own.
+    Tokens(Vec<Token>),
+    /// All that it holds.
+    All,
+}
 
 /// How a lease ended with URLs in it that have no outcome.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,13 +55,16 @@ impl<S: Store> Frontier<S> {
     pub fn hand_back(
         &mut self,
         worker: &str,
-        tokens: &[Token],
+        leases: &HandBack,
         now: Moment,
     ) -> Result<(), FrontierError> {
-        for token in tokens {
-            if self.leases.get(token).is_some_and(|lease| &*lease.worker == worker) {
-                self.take_back(*token, TakenBack::HandedBack, now)?;
-            }
+        let held = self.tokens_of(worker);
+        let wanted = |token: &Token| match leases {
+            HandBack::All => true,
+            HandBack::Tokens(tokens) => tokens.contains(token),
+        };
+        for token in held.into_iter().filter(wanted) {
+            self.take_back(token, TakenBack::HandedBack, now)?;
         }
         Ok(())
     }
@@ -77,13 +89,18 @@ impl<S: Store> Frontier<S> {
     /// # Errors
     /// If the store fails.
     pub fn forget_worker(&mut self, worker: &str, now: Moment) -> Result<(), FrontierError> {
-        let of_worker = self.leases.iter().filter(|(_, lease)| &*lease.worker == worker);
-        let mut tokens: Vec<Token> = of_worker.map(|(token, _)| *token).collect();
-        tokens.sort_unstable();
-        for token in tokens {
+        for token in self.tokens_of(worker) {
             self.take_back(token, TakenBack::Lost, now)?;
         }
         Ok(())
+    }
+
+    /// What a worker holds, the oldest first.
+    fn tokens_of(&self, worker: &str) -> Vec<Token> {
+        let of_worker = self.leases.iter().filter(|(_, lease)| &*lease.worker == worker);
+        let mut tokens: Vec<Token> = of_worker.map(|(token, _)| *token).collect();
+        tokens.sort_unstable();
+        tokens
     }
 
     fn take_back(
@@ -208,11 +225,5 @@ impl<S: Store> Frontier<S> {
             host.dirty = true;
             self.wake(at, Moment(0));
         }
-    }
-
-    /// How long after `now` the given lease still runs; none if it has ended.
-    pub fn remaining(&self, token: Token, now: Moment) -> Option<Duration> {
-        let lease = self.leases.get(&token)?;
-        Some(Duration::from_millis(lease.deadline.0.saturating_sub(now.0)))
     }
 }

@@ -31,6 +31,7 @@ use std::{
 use self::changes::Changes;
 pub use self::{
     admit::{Offer, Submitted},
+    lease::HandBack,
     report::{Judgement, Outcome, Report, Ticket},
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, Specification, Trouble},

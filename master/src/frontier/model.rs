@@ -20,7 +20,9 @@ use trawl_shared::{
     url::{CrawlUrl, UrlId},
 };
 
-use super::{Batch, Frontier, Judgement, LeaseRequest, Limits, Moment, Offer, Outcome, Report};
+use super::{
+    Batch, Frontier, HandBack, Judgement, LeaseRequest, Limits, Moment, Offer, Outcome, Report,
+};
 use crate::{
     pages::Place,
     store::{Store, keys::HostRef, memory::MemoryStore, rows::Finish, sled::SledStore},
@@ -186,7 +188,7 @@ impl Model {
                     entry.last = None;
                 }
             }
-            self.free_if_last(&host_of(&url).to_owned(), now);
+            self.free_if_last(host_of(&url), now);
         }
     }
 
@@ -274,7 +276,7 @@ impl Model {
             };
         }
         if was_lent {
-            self.free_if_last(&host_of(&lent.url).to_owned(), now);
+            self.free_if_last(host_of(&lent.url), now);
             let open = |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token, .. } if token == lent.token);
             if !self.urls.values().any(open) {
                 self.deadlines.remove(&lent.token);
@@ -342,7 +344,9 @@ fn check<S: Store>(store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
             }
             Step::HandBack { worker } => {
                 let tokens = model.tokens_of(worker);
-                frontier.hand_back(&worker_name(worker), &tokens, now).unwrap();
+                let all = HandBack::Tokens(tokens.clone());
+                let leases = if tokens.len() % 2 == 0 { HandBack::All } else { all };
+                frontier.hand_back(&worker_name(worker), &leases, now).unwrap();
                 tokens.into_iter().for_each(|token| model.lose(token, now, false));
             }
             Step::Join { worker } => {

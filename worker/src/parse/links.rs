@@ -218,3 +218,327 @@ fn after_url_equals(text: &str) -> Option<&str> {
     }
     Some(rest.trim_ascii_start().strip_prefix('=')?.trim_ascii_start())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(text: &str, follow: &[LinkKind]) -> Links {
+        let url = CrawlUrl::parse("http://h.test/d/p?q").unwrap();
+        links(text, &url, &Wanted::new(follow).unwrap())
+    }
+
+    /// The URLs on the page `http://h.test/d/p?q`; those of its host by path.
+    fn urls(text: &str) -> Vec<String> {
+        let found = find(text, &[LinkKind::A, LinkKind::Area]);
+        assert!(!found.cut, "{text:?}");
+        let short = |url: &str| url.strip_prefix("http://h.test").unwrap_or(url).to_owned();
+        found.outlinks.iter().map(|link| short(link.url.as_str())).collect()
+    }
+
+    fn check(samples: &[(&str, &[&str])]) {
+        for (text, want) in samples {
+            assert_eq!(urls(text), *want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn references_of_every_shape() {
+        check(&[
+            ("<a href=/x>", &["/x"]),
+            ("<a href='x'>", &["/d/x"]),
+            ("<A HREF=\"../x\">", &["/x"]),
+            ("<a href=>", &["/d/p?q"]),
+            ("<a href>", &["/d/p?q"]),
+            ("<a href=''>", &["/d/p?q"]),
+            ("<a href='#frag'>", &["/d/p?q"]),
+            ("<a href='?r#frag'>", &["/d/p?r"]),
+            ("<a href='?'>", &["/d/p?"]),
+            ("<a href=//other.test/x>", &["http://other.test/x"]),
+            ("<a href=http:x>", &["/d/x"]),
+            ("<a href=https:x>", &["https://x/"]),
+            ("<a href='http:/x'>", &["/x"]),
+            ("<a href='\\x\\y'>", &["/x/y"]),
+            ("<a href='\\\\other.test\\x'>", &["http://other.test/x"]),
+            ("<a href=' \n /x \t'>", &["/x"]),
+            ("<a href='/a\tb\nc\r\nd'>", &["/abcd"]),
+            ("<a href='ht\ntp://other.test/'>", &["http://other.test/"]),
+            ("<a href='/x #f'>", &["/x%20"]),
+            ("<a href='/x y'>", &["/x%20y"]),
+            ("<a href='/ä?ö'>", &["/%C3%A4?%C3%B6"]),
+            ("<a href=http://bücher.test/>", &["http://xn--bcher-kva.test/"]),
+            ("<a href=http://USER:pw@H.Test:80/x>", &["/x"]),
+            ("<a href=HTTPS://h.test:443/x>", &["https://h.test/x"]),
+            ("<a href='/a\0b'>", &["/a%EF%BF%BDb"]),
+            ("<a href='/%zz%41'>", &["/%zz%41"]),
+        ]);
+    }
+
+    #[test]
+    fn what_is_no_link() {
+        check(&[
+            ("<a name=x>", &[]),
+            ("<a xlink:href=/x data-href=/y>", &[]),
+            ("<a href='javascript:void(0)'><a href=mailto:a@h.test><a href=data:,x>", &[]),
+            (
+                "<a href='java\nscript:x'><a href=tel:1><a href=ftp://h.test/><a href=about:blank>",
+                &[],
+            ),
+            ("<a href=http://><a href=http://[/><a href='http://a b/'><a href=//h:99999/>", &[]),
+            ("<link href=/x><img src=/y><form action=/z><iframe src=/w>", &[]),
+            ("<a href=/x", &[]),
+            ("<a href='/x>", &[]),
+            ("</a href=/x>", &[]),
+            ("< a href=/x>", &[]),
+        ]);
+        let long = format!("<a href=/{}><a href=/x>", "a".repeat(2_048));
+        assert_eq!(urls(&long), ["/x"]);
+        let longer = format!("<a href='{}/x'><a href=/x>", " ".repeat(REFERENCE_BYTES_MAX));
+        assert_eq!(urls(&longer), ["/x"]);
+    }
+
+    #[test]
+    fn character_references() {
+        check(&[
+            ("<a href='?a=1&amp;b=2'>", &["/d/p?a=1&b=2"]),
+            ("<a href='?a=1&copy=2&lt=3'>", &["/d/p?a=1&copy=2&lt=3"]),
+            ("<a href='?a&copy'>", &["/d/p?a%C2%A9"]),
+            ("<a href=/&#x61;&#98;>", &["/ab"]),
+            ("<a href='&#47;x&#35;y'>", &["/x"]),
+            ("<a href='&#32;/x&nbsp;'>", &["/x%C2%A0"]),
+            ("<a href='&Tab;java&NewLine;script:x'>", &[]),
+            ("<a hre&#102;=/x>", &[]),
+        ]);
+    }
+
+    #[test]
+    fn tags_as_people_write_them() {
+        check(&[
+            ("<a\nhref\t=\r\n/x\x0cid=y>", &["/x"]),
+            ("<a/href=/x>", &["/x"]),
+            ("<a id=1href=/y href=/x>", &["/x"]),
+            ("<a id='1'href=/x>", &["/x"]),
+            ("<a href=/x/>", &["/x/"]),
+            ("<a href=/1 href=/2>", &["/1"]),
+            ("<a title='>' href=/x>", &["/x"]),
+            ("<a =href=/y href=/x>", &["/x"]),
+            ("<a href='/x\">'>\"</a>", &["/x%22%3E"]),
+            ("<a href=/x\"'y>", &["/x%22'y"]),
+            ("<<a href=/x>", &["/x"]),
+            ("<a<b href=/y><a href=/x>", &["/x"]),
+            ("<a href=/1><a href=/2></a></b></a>", &["/1", "/2"]),
+            ("<area href=/1><AREA shape=rect href=/2 />", &["/1", "/2"]),
+            ("<table><a href=/1><tr><a href=/2><td></table><a href=/3>", &["/1", "/2", "/3"]),
+            ("<select><option><a href=/x></select>", &["/x"]),
+            ("<html></html><a href=/x>", &["/x"]),
+            ("\u{feff}<a href=/x>", &["/x"]),
+        ]);
+    }
+
+    #[test]
+    fn text_that_looks_like_links() {
+        check(&[
+            ("<script>'<a href=/y>'</script><a href=/x>", &["/x"]),
+            ("<script><!-- <script> </script> <a href=/y> --></script><a href=/x>", &["/x"]),
+            ("<script><!-- </script><a href=/x>", &["/x"]),
+            ("<style><a href=/y></STYLE ><a href=/x>", &["/x"]),
+            ("<textarea><a href=/y></textarea><a href=/x>", &["/x"]),
+            ("<title><a href=/y></title><a href=/x>", &["/x"]),
+            ("<xmp><a href=/y></xmp><iframe><a href=/y></iframe><a href=/x>", &["/x"]),
+            ("<noembed><a href=/y></noembed><noframes><a href=/y></noframes><a href=/x>", &["/x"]),
+            ("<!-- <a href=/y> --><a href=/x>", &["/x"]),
+            ("<!--><a href=/x>--><!---><a href=/z>", &["/x", "/z"]),
+            ("<!-- <a href=/y> --!><a href=/x>", &["/x"]),
+            ("<! <a href=/y><? <a href=/y></ <a href=/y><a href=/x>", &["/x"]),
+            ("<![CDATA[<a href=/y>]]><a href=/x>", &["/x"]),
+            ("<svg><![CDATA[<a href=/y>]]></svg><a href=/x>", &["/x"]),
+            ("<textarea></textareas><a href=/y></textarea/><a href=/x>", &["/x"]),
+            ("<a href=/x><plaintext></plaintext><a href=/y>", &["/x"]),
+            ("<script><a href=/y>", &[]),
+        ]);
+    }
+
+    #[test]
+    fn svg_and_mathml() {
+        check(&[
+            ("<svg><a href=/x><title><a href=/z></title></svg>", &["/x", "/z"]),
+            ("<svg><style><a href=/x></style><script><a href=/z></script></svg>", &["/x", "/z"]),
+            ("<svg><desc><style><a href=/y></style></desc></svg><a href=/x>", &["/x"]),
+            ("<svg><p><style><a href=/y></style><a href=/x>", &["/x"]),
+            ("<math><mi><a href=/x></mi></math>", &["/x"]),
+            ("<math><annotation-xml encoding=text/html><a href=/x></math>", &["/x"]),
+        ]);
+    }
+
+    #[test]
+    fn noscript_is_markup_and_template_is_not() {
+        check(&[
+            ("<a href=/1><noscript><a href=/2></noscript><a href=/3>", &["/1", "/2", "/3"]),
+            ("<head><noscript><a href=/1></noscript><a href=/2>", &["/1", "/2"]),
+            ("<noscript><noscript><a href=/1></noscript></noscript><a href=/2>", &["/1", "/2"]),
+            ("<noscript><script><a href=/y></script><a href=/x></NOSCRIPT\n>", &["/x"]),
+            ("<noscript><a href=/x>", &["/x"]),
+            ("<noscript><iframe src=/x></iframe></noscripts><a href=/1></noscript>", &["/1"]),
+            ("<template><a href=/y></template><a href=/x>", &["/x"]),
+            ("<template><template></template><a href=/y></template><a href=/x>", &["/x"]),
+            ("<template><noscript><a href=/y></noscript></template><a href=/x>", &["/x"]),
+            ("<a href=/x><template><a href=/y>", &["/x"]),
+            ("<svg><template><a href=/x></template></svg>", &["/x"]),
+        ]);
+    }
+
+    #[test]
+    fn the_base_applies_to_all_links() {
+        check(&[
+            ("<base href=/b/><a href=x>", &["/b/x"]),
+            ("<a href=x><base href=/b/><a href=y>", &["/b/x", "/b/y"]),
+            ("<base href=/b/><base href=/c/><a href=x>", &["/b/x"]),
+            ("<base target=_top><base href=/b/><a href=x>", &["/b/x"]),
+            ("<base href=b><a href=x><a href='#y'>", &["/d/x", "/d/b"]),
+            ("<base href=../b/c?d><a href=''>", &["/b/c?d"]),
+            ("<BASE HREF='//other.test/&#98;/'><a href=x>", &["http://other.test/b/x"]),
+            ("<base href=''><a href=x>", &["/d/x"]),
+            ("<base href='http://['><base href=/b/><a href=x>", &["/d/x"]),
+            ("<base href=data:,x><a href=x>", &["/d/x"]),
+            ("<base href=javascript:x><a href=x>", &["/d/x"]),
+            ("<base href=mailto:x><a href=x><a href=http://h.test/y>", &["/y"]),
+            ("<base href=ftp://h.test/b/><a href=x><a href=http://h.test/y>", &["/y"]),
+            ("<svg><base href=/b/></svg><a href=x>", &["/d/x"]),
+            ("<template><base href=/b/></template><a href=x>", &["/d/x"]),
+            ("<noscript><base href=/b/></noscript><a href=x>", &["/b/x"]),
+            ("<!-- <base href=/b/> --><a href=x>", &["/d/x"]),
+        ]);
+    }
+
+    #[test]
+    fn each_url_once_in_document_order() {
+        let page = "<a href=b rel=' No&#x46;ollow\n me '>1</a><a href=a rel=''>2</a>\
+                    <area href=./b#x rel=next><a href=http://H.test/d/a>3</a><area href=c>";
+        let links = find(page, &[LinkKind::A, LinkKind::Area]).outlinks;
+        let links: Vec<_> =
+            links.iter().map(|link| (link.url.as_str(), link.kind, link.rel.as_deref())).collect();
+        assert_eq!(
+            links,
+            [
+                ("http://h.test/d/b", LinkKind::A, Some("NoFollow me")),
+                ("http://h.test/d/a", LinkKind::A, None),
+                ("http://h.test/d/c", LinkKind::Area, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn kinds_that_are_asked_for() {
+        let page = "<link rel='Prev NEXT' href=1><link rel=canonical href=2>\
+                    <link rel=alternate href=3><link rel='alternate stylesheet' href=4>\
+                    <link rel=stylesheet href=5><link href=6><link rel=next>\
+                    <meta http-equiv=Refresh content='5; url=7'><meta name=refresh content='0;8'>\
+                    <a href=9></a><area href=10><iframe src=11 href=y></iframe><frame src=12>";
+        for (kind, want) in [
+            (LinkKind::LinkNext, "1"),
+            (LinkKind::LinkCanonical, "2"),
+            (LinkKind::LinkAlternate, "3"),
+            (LinkKind::MetaRefresh, "7"),
+            (LinkKind::A, "9"),
+            (LinkKind::Area, "10"),
+            (LinkKind::Iframe, "11"),
+            (LinkKind::Frame, "12"),
+        ] {
+            let links = find(page, &[kind]).outlinks;
+            let links: Vec<_> = links.iter().map(|link| (link.kind, link.url.as_str())).collect();
+            assert_eq!(links, [(kind, format!("http://h.test/d/{want}").as_str())]);
+        }
+        let all = [LinkKind::LinkAlternate, LinkKind::LinkNext, LinkKind::MetaRefresh, LinkKind::A];
+        let links = find(page, &all).outlinks;
+        let kinds: Vec<_> = links.iter().map(|link| link.kind).collect();
+        assert_eq!(
+            kinds,
+            [LinkKind::LinkNext, LinkKind::LinkAlternate, LinkKind::MetaRefresh, LinkKind::A]
+        );
+        assert!(find(page, &[]).outlinks.is_empty());
+    }
+
+    #[test]
+    fn refreshes() {
+        for (content, want) in [
+            ("0;url=x", Some("x")),
+            ("5 ; URL = 'x y' z", Some("x y")),
+            ("5,\"x", Some("x")),
+            ("1.5 x", Some("x")),
+            (".5;x", Some("x")),
+            ("5;urlx", Some("urlx")),
+            ("5;url x", Some("url x")),
+            ("5;ürl=x", Some("ürl=x")),
+            ("5", None),
+            ("5; ", None),
+            ("x;url=y", None),
+            ("5x;url=y", None),
+            (";url=y", None),
+            ("", None),
+        ] {
+            assert_eq!(refresh_target(content), want, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn titles() {
+        for (text, want) in [
+            ("<title> A &amp; B\n&lt;c> </title>", Some("A & B <c>")),
+            ("<TITLE lang=en>x</TITLE >", Some("x")),
+            ("<title>a<b>b</b></titles></title>", Some("a<b>b</b></titles>")),
+            ("<body><title>x</title><title>y</title>", Some("x")),
+            ("<svg><title>y</title></svg><title>x</title>", Some("x")),
+            ("<template><title>y</title></template><title>x</title>", Some("x")),
+            ("<!-- <title>y</title> --><title>x", Some("x")),
+            ("<title></title><title>y</title>", None),
+            ("<title>\0&copy=1</title>", Some("\u{fffd}©=1")),
+            ("<title>x</title", Some("x</title")),
+            ("none", None),
+        ] {
+            assert_eq!(find(text, &[]).title.as_deref(), want, "{text:?}");
+        }
+        let long = find(&format!("<title>{}", "é ".repeat(100_000)), &[]).title.unwrap();
+        assert_eq!(long.chars().count(), TITLE_CHARS_MAX - 1);
+    }
+
+    #[test]
+    fn a_page_of_many_links_is_cut() {
+        let page = |count: usize| (0..count).map(|i| format!("<a href={i}>")).collect::<String>();
+        let whole = find(&page(OUTLINKS_MAX), &[LinkKind::A]);
+        assert_eq!((whole.outlinks.len(), whole.cut), (OUTLINKS_MAX, false));
+        for count in [OUTLINKS_MAX + 1, REFERENCES_MAX + 1] {
+            let cut = find(&page(count), &[LinkKind::A]);
+            assert_eq!((cut.outlinks.len(), cut.cut), (OUTLINKS_MAX, true));
+            assert_eq!(cut.outlinks[OUTLINKS_MAX - 1].url.as_str(), "http://h.test/d/4999");
+        }
+        let same = find(&"<a href=x><a href=mailto:y>".repeat(50_000), &[LinkKind::A]);
+        assert_eq!((same.outlinks.len(), same.cut), (1, false));
+    }
+
+    #[test]
+    fn bombs_leave_the_links_before_them() {
+        let noscripts = "<noscript><a href=x></noscript>".repeat(1_100);
+        let attributes: String = (0..300_000).map(|i| format!(" a{i}")).collect();
+        for (name, bomb, is_cut) in [
+            ("nested elements", "<div>".repeat(200_000), true),
+            ("new element names", (0..200_000).map(|i| format!("<x-y{i}>")).collect(), true),
+            ("nested svg", "<svg>".repeat(200_000), true),
+            ("attributes of a link", format!("<a {attributes} href=x>"), true),
+            ("attributes", format!("<div {attributes}>"), false),
+            ("noscripts", noscripts, true),
+            ("nested noscripts", "<noscript>".repeat(100_000), false),
+            ("end tags", "</div></p>".repeat(200_000), false),
+            ("tag openings", "<".repeat(1_000_000), false),
+            ("an endless tag", format!("<a href='{}", "x".repeat(1_000_000)), false),
+            ("an endless comment", format!("<!--{}", "-".repeat(1_000_000)), false),
+            ("an endless script", format!("<script>{}", "</scrip".repeat(200_000)), false),
+            ("an endless title", format!("<title>{}", "</titl ".repeat(200_000)), false),
+            ("zeros", "\0".repeat(1_000_000), false),
+            ("text", "x ".repeat(500_000), false),
+        ] {
+            let found = find(&format!("<a href=/before>{bomb}"), &[LinkKind::A]);
+            assert_eq!(found.outlinks[0].url.as_str(), "http://h.test/before", "{name}");
+            assert_eq!(found.cut, is_cut, "{name}");
+        }
+    }
+}

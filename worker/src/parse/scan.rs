@@ -59,6 +59,8 @@ enum Tag {
     Rel,
     Meta,
     Base,
+    /// A `<title>` in an `<svg>`: a tooltip. Comes before it comes as a title.
+    SvgTitle,
     Title,
     Noscript,
     Template,
@@ -69,6 +71,7 @@ impl Wanted {
     pub(super) fn new(follow: &[LinkKind]) -> Result<Self, SelectorError> {
         let mut tags = vec![
             ("base", Tag::Base),
+            ("svg title", Tag::SvgTitle),
             ("title", Tag::Title),
             ("noscript", Tag::Noscript),
             ("template", Tag::Template),
@@ -102,7 +105,7 @@ pub(super) fn scan<'t>(
     wanted: &Wanted,
     find: &mut dyn FnMut(Found<'t>) -> ControlFlow<()>,
 ) -> bool {
-    let mut scan = Scan { wanted, find, is_titled: false, noscripts: 0 };
+    let mut scan = Scan { wanted, find, is_titled: false, is_tooltip: false, noscripts: 0 };
     scan.markup(text, 0)
 }
 
@@ -110,6 +113,7 @@ struct Scan<'t, 's> {
     wanted: &'s Wanted,
     find: &'s mut dyn FnMut(Found<'t>) -> ControlFlow<()>,
     is_titled: bool,
+    is_tooltip: bool,
     noscripts: u32,
 }
 
@@ -167,7 +171,9 @@ impl<'t> Scan<'t, '_> {
                     (self.find)(Found::Link { kind, href, rel })
                 })
             }
-            Tag::Rel => self.link_element(attribute(attributes(), "rel"), attribute(attributes(), "href")),
+            Tag::Rel => {
+                self.link_element(attribute(attributes(), "rel"), attribute(attributes(), "href"))
+            }
             Tag::Meta => match attribute(attributes(), "content") {
                 Some(content) if is_refresh(attribute(attributes(), "http-equiv")) => {
                     (self.find)(Found::Refresh { content })
@@ -178,8 +184,12 @@ impl<'t> Scan<'t, '_> {
                 Some(href) if is_html() => (self.find)(Found::Base { href }),
                 _ => ControlFlow::Continue(()),
             },
+            Tag::SvgTitle => {
+                self.is_tooltip = true;
+                ControlFlow::Continue(())
+            }
             Tag::Title => {
-                if self.is_titled || !is_html() {
+                if std::mem::take(&mut self.is_tooltip) || self.is_titled {
                     return ControlFlow::Continue(());
                 }
                 self.is_titled = true;
@@ -284,6 +294,7 @@ fn content<'t>(text: &'t str, element: &Element<'_, '_>, name: &str) -> &'t str 
 
 /// Whether there is anything in `markup` that [`Wanted`] could ask for.
 fn may_hold_links(markup: &str) -> bool {
-    let has = |word: &[u8]| markup.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+    let has =
+        |word: &[u8]| markup.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
     has(b"href") || has(b"<iframe") || has(b"<frame") || has(b"refresh") || has(b"<title")
 }

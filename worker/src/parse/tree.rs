@@ -125,7 +125,8 @@ impl Guard<'_> {
             return;
         }
         // Of the nodes that a token makes, the last is the deepest.
-        let depth = nodes.next_back().map_or(0, |node| node.ancestors().take(self.limits.depth).count());
+        let depth =
+            nodes.next_back().map_or(0, |node| node.ancestors().take(self.limits.depth).count());
         if self.nodes.get() >= self.limits.nodes || depth >= self.limits.depth {
             self.stop();
         }
@@ -161,5 +162,123 @@ impl TokenSink for Guard<'_> {
 
     fn adjusted_current_node_present_but_not_in_html_namespace(&self) -> bool {
         self.builder.adjusted_current_node_present_but_not_in_html_namespace()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock on which nothing takes time.
+    fn still() -> Duration {
+        Duration::ZERO
+    }
+
+    fn depth(html: &Html) -> usize {
+        html.tree.nodes().map(|node| node.ancestors().count() + 1).max().unwrap()
+    }
+
+    #[test]
+    fn an_ordinary_page_is_whole() {
+        let (html, is_cut) = tree("<title>é</title><p>x<p>y", Limits::default(), &still);
+        assert!(!is_cut);
+        assert_eq!(
+            html.html(),
+            "<html><head><title>é</title></head><body><p>x</p><p>y</p></body></html>"
+        );
+        let (html, is_cut) = tree("", Limits::default(), &still);
+        assert_eq!(
+            (html.html().as_str(), is_cut),
+            ("<html><head></head><body></body></html>", false)
+        );
+    }
+
+    #[test]
+    fn noscript_holds_elements() {
+        let (html, _) = tree("<body><noscript><p>x</p></noscript>", Limits::default(), &still);
+        assert!(html.html().contains("<noscript><p>x</p></noscript>"));
+        assert!(html.tree.values().any(|node| node.as_element().is_some_and(|e| e.name() == "p")));
+    }
+
+    #[test]
+    fn text_is_limited() {
+        let limits = Limits { text_bytes: 1_024, ..Limits::default() };
+        let (html, is_cut) = tree(&"<p>é".repeat(1_000), limits, &still);
+        assert!(is_cut);
+        assert!((200..=206).contains(&html.html().matches("<p>").count()));
+        let exactly = "x".repeat(1_024);
+        assert!(!tree(&exactly, limits, &still).1);
+    }
+
+    #[test]
+    fn nodes_are_limited() {
+        let limits = Limits { nodes: 1_000, ..Limits::default() };
+        let (html, is_cut) = tree(&"<p>x".repeat(10_000), limits, &still);
+        assert!(is_cut);
+        assert!((1_000..1_010).contains(&html.tree.nodes().len()));
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let limits = Limits::default();
+        for bomb in ["<div>", "<ul><li>", "<table><tr><td>", "<b>", "<svg>"] {
+            let (html, is_cut) = tree(&bomb.repeat(20_000), limits, &still);
+            assert!(is_cut, "{bomb}");
+            assert!(depth(&html) <= limits.depth + 4, "{bomb}: {}", depth(&html));
+        }
+    }
+
+    /// Each paragraph opens all formatting elements again.
+    #[test]
+    fn formatting_elements_are_limited() {
+        let open = |tag: &str| (0..8_000).map(|i| format!("<{tag} {i}>")).collect::<String>();
+        let paragraphs = format!("<p>{}", open("b")) + &"<p>x".repeat(10_000);
+        let misnested = open("b") + &open("i") + &"x</b>".repeat(8_000);
+        // Elements of a table's cells do not count against those before it.
+        let cells =
+            format!("<p>{}<table><td>", open("b").split_at(4_000).0).repeat(10) + &paragraphs;
+        for bomb in [paragraphs, misnested, cells] {
+            let limits = Limits::default();
+            let (html, is_cut) = tree(&bomb, limits, &still);
+            assert!(is_cut);
+            assert!(depth(&html) <= limits.depth + 4);
+            assert!(html.tree.nodes().len() < 20_000);
+        }
+    }
+
+    #[test]
+    fn attributes_are_limited() {
+        let limits = Limits::default();
+        let attributes: String = (0..2_000).map(|i| format!(" a{i}=x")).collect();
+        let (html, is_cut) = tree(&format!("<p{attributes}>x"), limits, &still);
+        assert!(is_cut && html.html().ends_with(">x</p></body></html>"));
+        assert_eq!(html.html().matches("=\"x\"").count(), limits.attributes);
+    }
+
+    #[test]
+    fn a_tag_without_end_is_stopped_by_the_clock() {
+        let calls = Cell::new(0);
+        let clock = || {
+            calls.set(calls.get() + 1);
+            Duration::from_millis(calls.get())
+        };
+        let attributes: String = (0..1_000_000).map(|i| format!(" {i}")).collect();
+        let (html, is_cut) = tree(&format!("<p>x<p{attributes}>"), Limits::default(), &clock);
+        assert!(is_cut);
+        // A look at the clock for each piece, until the time is over.
+        assert_eq!(calls.get(), 251);
+        assert!(html.html().contains("<p>x</p>"));
+    }
+
+    #[test]
+    fn time_is_limited_between_tokens() {
+        let calls = Cell::new(0);
+        let clock = || {
+            calls.set(calls.get() + 1);
+            Duration::from_millis(50 * calls.get())
+        };
+        let (html, is_cut) = tree(&"<p>x".repeat(100_000), Limits::default(), &clock);
+        assert!(is_cut);
+        assert!(html.tree.nodes().len() < 1_000);
     }
 }
