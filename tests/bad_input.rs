@@ -69,7 +69,7 @@ async fn options_that_cannot_be() {
         ("--pages", "0", ["pages", "1"]),
         ("--lanes", "0", ["lanes", "1"]),
         ("--depth", "deep", ["depth", "deep"]),
-        ("--charsets", "utf-8,klingon", ["charsets", "klingon"]),
+        ("--charsets", "klingon", ["charsets", "utf-8"]),
         ("--follow", "a,script", ["follow", "script"]),
         ("--proxy", "ftp://x/", ["proxy", "socks5"]),
         ("--user-agent", "", ["user", "agent"]),

@@ -22,5 +22,9 @@ pub const PROTOCOL: u32 = 1;
 /// Bytes of page records that travel in one message; the rest follows in chunks.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
+/// Offers that travel in one message; the rest follows. At two kilobytes a URL they
+/// fit into [`MESSAGE_BYTES_MAX`] with room to spare.
+pub const CHUNK_OFFERS: usize = 1_000;
+
 /// Bytes of one message, either way. Larger ones are refused by the receiver.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -8,6 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::spec::LinkKind;
 
+/// Outlinks of a page that are kept. A page with more is cut there: indexes of real
+/// sites have some ten thousand, and more than this is meant to overwhelm.
+pub const OUTLINKS_MAX: usize = 50_000;
+
 /// One URL's final answer, as `trawl export --format jsonl` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PageMeta {

@@ -7,12 +7,17 @@ use tracing_subscriber::EnvFilter;
 /// `trawl_master=debug,warn`.
 pub const LOG_VARIABLE: &str = "TRAWL_LOG";
 
+/// What is logged unless the environment says otherwise: our own warnings. The
+/// network libraries would quote what hosts sent.
+const DEFAULT_FILTER: &str = "warn,hyper=off,hyper_util=off,h2=off,hickory_net=off,\
+                              hickory_resolver=off,rustls=off";
+
 /// Starts logging. `json` chooses one JSON object a line instead of text.
 ///
 /// # Errors
 /// If the filter is not one, or logging has been started before.
 pub fn start(json: bool) -> Result<(), String> {
-    let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "warn".into());
+    let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.into());
     let filter = EnvFilter::try_new(&filter)
         .map_err(|error| format!("{LOG_VARIABLE} = {filter:?} is not a log filter: {error}"))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -7,10 +7,10 @@ use http::{Request, Response};
 use tonic::{Code, Status, body::Body};
 use tower::util::BoxCloneSyncService;
 use trawl_proto::{
-    CHUNK_BYTES, MESSAGE_BYTES_MAX, PROTOCOL,
+    CHUNK_BYTES, CHUNK_OFFERS, MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{
-        CrawlRequest, HandBackRequest, HostBatch, HostRef, JoinRequest, LeaseRequest, RenewRequest,
-        ReportHeader, ReportPart, UrlReport, Verdict, report_part::Part,
+        CrawlRequest, HandBackRequest, HostBatch, HostRef, JoinRequest, LeaseRequest, Offer,
+        Offers, RenewRequest, ReportHeader, ReportPart, UrlReport, Verdict, report_part::Part,
         worker_client::WorkerClient,
     },
 };
@@ -166,14 +166,21 @@ impl Master {
     }
 }
 
-/// A report as it is sent: with the first chunk of its records, then the others.
+/// A report as it is sent: with the first of its offers and the first chunk of its
+/// records, then the others.
 fn url_parts(mut report: UrlReport) -> impl Iterator<Item = Part> {
+    let mut offers = std::mem::take(&mut report.offers).into_iter();
+    report.offers = offers.by_ref().take(CHUNK_OFFERS).collect();
     let mut rest = std::mem::take(&mut report.records);
     report.records = rest.split_to(rest.len().min(CHUNK_BYTES));
+    let offers = std::iter::from_fn(move || {
+        let offers: Vec<Offer> = offers.by_ref().take(CHUNK_OFFERS).collect();
+        (!offers.is_empty()).then(|| Part::Offers(Offers { offers }))
+    });
     let chunks = std::iter::from_fn(move || {
         (!rest.is_empty()).then(|| Part::Chunk(rest.split_to(rest.len().min(CHUNK_BYTES))))
     });
-    std::iter::once(Part::Url(report)).chain(chunks)
+    std::iter::once(Part::Url(report)).chain(offers).chain(chunks)
 }
 
 impl From<Status> for MasterError {
@@ -200,22 +207,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_records_travel_in_chunks_and_nothing_is_lost() {
+    fn long_reports_travel_in_parts_and_nothing_is_lost() {
         let records: Bytes = (0..CHUNK_BYTES * 2 + 17).map(|n| n as u8).collect();
-        let report = UrlReport { token: 7, records: records.clone(), ..UrlReport::default() };
-        let mut whole = Vec::new();
+        let offers: Vec<Offer> =
+            (0..CHUNK_OFFERS * 2 + 17).map(|n| Offer { url: n.to_string(), hops: 0 }).collect();
+        let report = UrlReport {
+            token: 7,
+            records: records.clone(),
+            offers: offers.clone(),
+            ..UrlReport::default()
+        };
+        let (mut bytes, mut links) = (Vec::new(), Vec::new());
         for (index, part) in url_parts(report).enumerate() {
-            let bytes = match part {
+            let (chunk, more) = match part {
                 Part::Url(report) => {
                     assert_eq!((index, report.token), (0, 7));
-                    report.records
+                    (report.records, report.offers)
                 }
-                Part::Chunk(chunk) => chunk,
+                Part::Chunk(chunk) => (chunk, Vec::new()),
+                Part::Offers(offers) => (Bytes::new(), offers.offers),
                 Part::Header(_) => panic!("no header here"),
             };
-            assert!(bytes.len() <= CHUNK_BYTES);
-            whole.extend_from_slice(&bytes);
+            assert!(chunk.len() <= CHUNK_BYTES && more.len() <= CHUNK_OFFERS);
+            bytes.extend_from_slice(&chunk);
+            links.extend(more);
         }
-        assert_eq!(whole, records);
+        assert_eq!(bytes, records);
+        assert_eq!(links, offers);
     }
 }

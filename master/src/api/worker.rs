@@ -17,6 +17,7 @@ use trawl_shared::{
     VERSION,
     lease::{Token, Verdict},
     outcome::FailureKind,
+    page::OUTLINKS_MAX,
     spec::BODY_LIMIT_MAX,
     url::UrlId,
     warc::Lengths,
@@ -34,8 +35,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Hosts that one lease call may ask for, and may extend.
 const HOSTS_MAX: usize = 1_024;
 
-/// Links of one page that are looked at.
-const OFFERS_MAX: usize = 5_000;
+/// Links of one page that are looked at: its outlinks, and a redirect's target.
+const OFFERS_MAX: usize = OUTLINKS_MAX + 1;
 
 /// Bytes of reports that are handed on together.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
@@ -183,6 +184,14 @@ impl Group {
                 self.add_piece(records)
             }
             Part::Chunk(chunk) => self.add_piece(chunk),
+            Part::Offers(more) => {
+                let Some((report, _)) = self.reports.last_mut() else {
+                    return Err(Status::invalid_argument("offers before a URL"));
+                };
+                let room = OFFERS_MAX.saturating_sub(report.offers.len());
+                report.offers.extend(more.offers.into_iter().take(room));
+                Ok(())
+            }
         }
     }
 

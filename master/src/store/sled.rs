@@ -72,7 +72,8 @@ impl SledStore {
     /// Flushes a change and looks whether the override above was called for it.
     fn prove_flush(&self) -> Result<(), StoreError> {
         let before = SYNCS.load(Ordering::Relaxed);
-        self.db.insert(PROOF_KEY, &before.to_be_bytes()).map_err(from_sled)?;
+        // Always another value: sled does not write what is there already.
+        self.db.insert(PROOF_KEY, &fastrand::u64(..).to_be_bytes()).map_err(from_sled)?;
         self.db.flush().map_err(from_sled)?;
         if SYNCS.load(Ordering::Relaxed) == before {
             return Err(StoreError::Unsafe(
@@ -214,6 +215,14 @@ mod tests {
         drop(store);
         let store = SledStore::open(&path, Size::mib(16)).unwrap();
         assert_eq!(store.get(b"Ka").unwrap(), Some(b"1".to_vec()));
+    }
+
+    #[test]
+    fn a_store_opens_as_often_as_one_likes() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..5 {
+            SledStore::open(dir.path(), Size::mib(16)).unwrap();
+        }
     }
 
     #[test]

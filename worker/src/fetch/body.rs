@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Bytes a second that a body must come at on average, once it has been coming
-/// for [`RATE_FROM`].
+/// for ten seconds.
 pub const RATE_MIN: u32 = 1024;
 
 /// How long a body may come as slowly as it likes.

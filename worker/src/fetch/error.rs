@@ -21,7 +21,7 @@ pub enum FetchError {
         host: String,
     },
     /// The name server gave no answer.
-    #[error("no answer of the name server for {}: {}", Untrusted(host), Untrusted(cause))]
+    #[error("the name server has no answer for {}: {}", Untrusted(host), Untrusted(cause))]
     Dns {
         /// The name.
         host: String,

@@ -116,8 +116,7 @@ impl HttpFetcher {
             .wait(sending, Timeout::Answer)
             .await?
             .map_err(|error| cause::of_request(&error, &self.0.target(url)))?;
-        let address = response.remote_addr();
-        self.0.check_peer(address)?;
+        let address = self.0.peer(&response)?;
 
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = std::mem::take(response.headers_mut());
@@ -170,11 +169,13 @@ impl Inner {
         }
     }
 
-    fn check_peer(&self, address: Option<SocketAddr>) -> Result<(), FetchError> {
-        match address {
-            Some(address) if self.proxy.is_none() => self.guard.check(address.ip()),
-            _ => Ok(()),
+    /// The address that answered, which is not known behind a proxy.
+    fn peer(&self, response: &Response) -> Result<Option<SocketAddr>, FetchError> {
+        let address = response.remote_addr().filter(|_| self.proxy.is_none());
+        if let Some(address) = address {
+            self.guard.check(address.ip())?;
         }
+        Ok(address)
     }
 
     fn request(&self, url: &CrawlUrl) -> Result<Request, FetchError> {

@@ -85,7 +85,7 @@ pub struct Page {
     pub body: Bytes,
     /// Why the body is not whole.
     pub truncated: Option<Truncated>,
-    /// The address that answered.
+    /// The address that answered; none behind a proxy.
     pub address: Option<SocketAddr>,
     /// When the fetch began.
     pub fetched_at: Timestamp,

@@ -6,7 +6,7 @@
 //! page in another charset has its queries encoded in that one is left out, as
 //! hardly a server of today expects it.
 
-use std::{borrow::Cow, collections::HashSet, ops::ControlFlow};
+use std::{borrow::Cow, collections::HashSet, ops::ControlFlow, time::Duration};
 
 use trawl_shared::{spec::LinkKind, url::CrawlUrl};
 use url::Url;
@@ -16,8 +16,7 @@ use super::{
     scan::{Found, Wanted, scan},
 };
 
-/// Outlinks of a page that are kept. A page with more is cut there.
-pub const OUTLINKS_MAX: usize = 5_000;
+pub use trawl_shared::page::OUTLINKS_MAX;
 
 /// Different references of a page, as written, that are looked at. A page with
 /// more is cut there.
@@ -56,15 +55,31 @@ pub(super) struct Links {
     pub(super) cut: bool,
 }
 
-/// Finds what is `wanted` in the text of the page at `url`.
-pub(super) fn links(text: &str, url: &CrawlUrl, wanted: &Wanted) -> Links {
+/// Finds what is `wanted` in the text of the page at `url`. `clock` tells the CPU
+/// time spent since some moment.
+pub(super) fn links(
+    text: &str,
+    url: &CrawlUrl,
+    wanted: &Wanted,
+    clock: &dyn Fn() -> Duration,
+) -> Links {
     let mut finder = Finder::default();
-    let is_whole = scan(text, wanted, &mut |found| finder.take(found));
+    let deadline = clock() + time_max(text.len());
+    let is_late = || clock() >= deadline;
+    let is_whole = scan(text, wanted, &is_late, &mut |found| finder.take(found));
     let base = finder.base.and_then(|href| base(href, url.url()));
     let mut outlinks = join(&finder.references, base.as_ref().unwrap_or(url.url()));
     let cut = !is_whole || outlinks.len() > OUTLINKS_MAX;
     outlinks.truncate(OUTLINKS_MAX);
     Links { title: finder.title, outlinks, cut }
+}
+
+/// CPU time that a text of so many bytes may take; usual ones take a third of
+/// their part.
+fn time_max(text_bytes: usize) -> Duration {
+    const LEAST: Duration = Duration::from_millis(200);
+    const BYTES_PER_MILLI: usize = 100 * 1000;
+    LEAST.max(Duration::from_millis((text_bytes / BYTES_PER_MILLI) as u64))
 }
 
 /// A link as written: its base is not known before the page's end.
@@ -225,7 +240,7 @@ mod tests {
 
     fn find(text: &str, follow: &[LinkKind]) -> Links {
         let url = CrawlUrl::parse("http://h.test/d/p?q").unwrap();
-        links(text, &url, &Wanted::new(follow).unwrap())
+        links(text, &url, &Wanted::new(follow).unwrap(), &|| Duration::ZERO)
     }
 
     /// The URLs on the page `http://h.test/d/p?q`; those of its host by path.
@@ -509,10 +524,24 @@ mod tests {
         for count in [OUTLINKS_MAX + 1, REFERENCES_MAX + 1] {
             let cut = find(&page(count), &[LinkKind::A]);
             assert_eq!((cut.outlinks.len(), cut.cut), (OUTLINKS_MAX, true));
-            assert_eq!(cut.outlinks[OUTLINKS_MAX - 1].url.as_str(), "http://h.test/d/4999");
+            assert_eq!(cut.outlinks[OUTLINKS_MAX - 1].url.as_str(), "http://h.test/d/49999");
         }
         let same = find(&"<a href=x><a href=mailto:y>".repeat(50_000), &[LinkKind::A]);
         assert_eq!((same.outlinks.len(), same.cut), (1, false));
+    }
+
+    #[test]
+    fn a_page_that_takes_too_long_is_cut() {
+        let page = format!("<a href=x>{}<a href=y>", "</p>".repeat(1_000_000));
+        let url = CrawlUrl::parse("http://h.test/").unwrap();
+        let wanted = Wanted::new(&[LinkKind::A]).unwrap();
+        let calls = std::cell::Cell::new(0);
+        let clock = || {
+            calls.set(calls.get() + 1);
+            Duration::from_millis(75 * calls.get())
+        };
+        let found = links(&page, &url, &wanted, &clock);
+        assert_eq!((found.outlinks.len(), found.cut, calls.get()), (1, true, 4));
     }
 
     #[test]

@@ -95,14 +95,16 @@ impl Parser {
     }
 
     fn html(&self, page: &Page) -> Parsed {
+        let start = cpu_time();
+        let clock = || cpu_time().saturating_sub(start);
         let is_whole = page.truncated.is_none();
         let content_type = content_type(page);
         let decoded =
             charset::decode(&page.body, content_type.as_deref(), &self.charsets, is_whole);
-        let links = links::links(&decoded.text, &page.url, &self.wanted);
+        let links = links::links(&decoded.text, &page.url, &self.wanted, &clock);
         let fields = match self.extractor.is_empty() {
             true => extract::Fields::default(),
-            false => self.extractor.fields(&decoded.text, &cpu_time),
+            false => self.extractor.fields(&decoded.text, &clock),
         };
         Parsed {
             title: links.title,

@@ -10,7 +10,12 @@
 //!
 //! Attribute values are as written, with character references.
 
-use std::{borrow::Cow, cell::Cell, cell::RefCell, ops::ControlFlow, rc::Rc};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    ops::ControlFlow,
+    rc::Rc,
+};
 
 use lol_html::{
     ElementContentHandlers, HandlerResult, HtmlRewriter, MemorySettings, Selector, Settings,
@@ -21,6 +26,9 @@ use trawl_shared::spec::LinkKind;
 /// Bytes that lol_html may take for elements that are not closed (some 90,000)
 /// or attributes of one tag (some 280,000). A page that needs more is cut there.
 const MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes read between two looks at the clock. Most pages are read at once.
+const PIECE_BYTES: usize = 1024 * 1024;
 
 /// `<noscript>`s of a page that are looked into. Each costs a few microseconds.
 const NOSCRIPTS_MAX: u32 = 1_000;
@@ -98,19 +106,23 @@ impl Wanted {
     }
 }
 
-/// Calls `find` with everything found in `text`, until it breaks. Returns whether
-/// the text was read to its end.
+/// Calls `find` with everything found in `text`, until it breaks, or `is_late`
+/// when asked after each [`PIECE_BYTES`]. Returns whether the text was read to its
+/// end.
 pub(super) fn scan<'t>(
     text: &'t str,
     wanted: &Wanted,
+    is_late: &dyn Fn() -> bool,
     find: &mut dyn FnMut(Found<'t>) -> ControlFlow<()>,
 ) -> bool {
-    let mut scan = Scan { wanted, find, is_titled: false, is_tooltip: false, noscripts: 0 };
+    let mut scan =
+        Scan { wanted, is_late, find, is_titled: false, is_tooltip: false, noscripts: 0 };
     scan.markup(text, 0)
 }
 
 struct Scan<'t, 's> {
     wanted: &'s Wanted,
+    is_late: &'s dyn Fn() -> bool,
     find: &'s mut dyn FnMut(Found<'t>) -> ControlFlow<()>,
     is_titled: bool,
     is_tooltip: bool,
@@ -120,7 +132,7 @@ struct Scan<'t, 's> {
 impl<'t> Scan<'t, '_> {
     /// Scans markup that stands in `depth` `<noscript>`s.
     fn markup(&mut self, text: &'t str, depth: u32) -> bool {
-        let wanted = self.wanted;
+        let (wanted, is_late) = (self.wanted, self.is_late);
         let scan = RefCell::new(self);
         let templates = Rc::new(Cell::new(0));
         let memory = MemorySettings::new()
@@ -145,7 +157,12 @@ impl<'t> Scan<'t, '_> {
             settings = settings.append_element_content_handler((Cow::Borrowed(selector), handlers));
         }
         let mut rewriter = HtmlRewriter::new(settings, |_: &[u8]| {});
-        rewriter.write(text.as_bytes()).is_ok() && rewriter.end().is_ok()
+        for piece in text.as_bytes().chunks(PIECE_BYTES) {
+            if is_late() || rewriter.write(piece).is_err() {
+                return false;
+            }
+        }
+        rewriter.end().is_ok()
     }
 
     fn element(

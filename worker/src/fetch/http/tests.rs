@@ -13,9 +13,9 @@ fn fetcher(change: impl FnOnce(&mut CrawlSpec)) -> HttpFetcher {
     HttpFetcher::new(&spec).unwrap()
 }
 
-/// What fetching the site's `/` says when it fails, by a crawl with small limits.
+/// What fetching the site's `/` says when it fails.
 async fn failure(site: &Site) -> FetchError {
-    fetcher(impatient).get(&site.url("/")).await.unwrap_err()
+    fetcher(|_| ()).get(&site.url("/")).await.unwrap_err()
 }
 
 fn impatient(spec: &mut CrawlSpec) {
@@ -185,7 +185,7 @@ async fn each_wait_has_its_limit() {
     ] {
         let site = Site::always(answer).await;
         let started = Instant::now();
-        let error = failure(&site).await;
+        let error = fetcher(impatient).get(&site.url("/")).await.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.kind()), (phrase, FailureKind::Timeout));
         assert!(started.elapsed() < Duration::from_secs(1), "{phrase}");
     }
@@ -319,7 +319,7 @@ async fn a_silent_name_server_is_not_a_silent_host() {
     let error = fetcher.get(&url("http://slow.example/")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no answer of the name server for slow.example: nothing came within 120ms"
+        "the name server has no answer for slow.example: nothing came within 120ms"
     );
     assert_eq!(error.kind(), FailureKind::Dns);
     assert!(questions.load(Ordering::SeqCst) > 0);
@@ -334,7 +334,7 @@ async fn a_proxy_sees_what_it_may_and_no_more() {
         spec.proxy = Some(format!("http://user:word@localhost:{}", address.port()));
     });
     let page = fetcher.get(&url("http://site.example/a?b")).await.unwrap();
-    assert_eq!(page.body, "by proxy");
+    assert_eq!((&page.body[..], page.address), (&b"by proxy"[..], None));
     let seen = proxy.requests();
     assert!(seen[0].starts_with("GET http://site.example/a?b HTTP/1.1\r\nhost: site.example\r\n"));
     assert!(seen[0].contains("\r\nproxy-authorization: Basic "));
@@ -395,18 +395,19 @@ fn module() -> &'static str {
 
 #[tokio::test]
 async fn tls_that_is_none() {
-    let get = async |answer: Answer| {
+    let get = async |answer: Answer, change: fn(&mut CrawlSpec)| {
         let site = Site::always(answer).await;
         let url = url(&format!("https://{}/", site.address));
-        fetcher(impatient).get(&url).await.unwrap_err()
+        fetcher(change).get(&url).await.unwrap_err()
     };
-    let alert = get(raw(b"\x15\x03\x03\x00\x02\x02\x28", Then::Close)).await;
+    let alert = get(raw(b"\x15\x03\x03\x00\x02\x02\x28", Then::Close), |_| ()).await;
     assert_eq!(alert.kind(), FailureKind::Tls);
     assert!(alert.to_string().to_lowercase().contains("handshake"), "{alert}");
-    assert_eq!(get(raw("HTTP/1.1 400 Bad\r\n\r\n", Then::Close)).await.kind(), FailureKind::Tls);
-    let closed = get(raw("", Then::Close)).await;
+    let plain = get(raw("HTTP/1.1 400 Bad\r\n\r\n", Then::Close), |_| ()).await;
+    assert_eq!(plain.kind(), FailureKind::Tls);
+    let closed = get(raw("", Then::Close), |_| ()).await;
     assert_eq!(closed.to_string(), "TLS: the host closed the connection in the handshake");
-    let stalled = get(raw("", Then::Hang)).await;
+    let stalled = get(raw("", Then::Hang), impatient).await;
     assert_eq!(stalled.to_string(), "no connection within 150ms");
     assert_eq!(stalled.kind(), FailureKind::Timeout);
 }
