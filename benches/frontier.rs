@@ -47,7 +47,8 @@ fn take_in<S: Store>(frontier: &mut Frontier<S>, urls: &[CrawlUrl]) {
 /// Lends everything, and ends it with an answer each.
 fn lend_and_end<S: Store>(frontier: &mut Frontier<S>) {
     let now = Moment(2);
-    let request = LeaseRequest { worker: "bench".into(), hosts: URLS, extend: Vec::new() };
+    let request =
+        LeaseRequest { worker: "bench".into(), hosts: URLS, extend: Vec::new(), crawl: None };
     let batches = frontier.lease(&request, now).unwrap_or_else(|error| panic!("{error}"));
     finish(frontier, now);
     for batch in batches {

@@ -70,10 +70,10 @@ async fn options_that_cannot_be() {
         ("--lanes", "0", ["lanes", "1"]),
         ("--depth", "deep", ["depth", "deep"]),
         ("--charsets", "klingon", ["charsets", "utf-8"]),
-        ("--follow", "a,script", ["follow", "script"]),
+        ("--follow", "script", ["follow", "meta-refresh"]),
         ("--proxy", "ftp://x/", ["proxy", "socks5"]),
         ("--user-agent", "", ["user", "agent"]),
-        ("--no-such-option", "1", ["--no-such-option", "--help"]),
+        ("--no-such-option", "", ["--no-such-option", "--help"]),
     ] {
         let trawl = Trawl::new();
         let crawl = trawl.crawl(["http://127.0.0.1:9/"]).set(option, value);
@@ -234,8 +234,9 @@ async fn a_full_disk_stops_the_crawl_and_loses_nothing() {
     let text = tools::in_mount_namespace(&script).await.ok();
     assert_eq!(text.matches("full: code 5").count(), 2, "{text}");
     assert!(text.contains("roomy: code 0"), "{text}");
-    assert!(text.contains("full") && text.contains("/data"), "{text}");
+    assert_eq!(text.matches("the disk is full").count(), 2, "{text}");
     assert!(!text.contains("panicked"), "{text}");
+    assert!(!text.contains('\u{1b}'), "it writes for a terminal, but is in a pipe: {text}");
     assert_eq!(harness::Pages::read(&trawl.file("pages.jsonl")).count(), 61);
     // What was acknowledged before the disk was full is not fetched again.
     let again = site.visits().len() - site.counts().len();

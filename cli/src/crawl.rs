@@ -80,7 +80,7 @@ pub(crate) fn run(args: CrawlArgs) -> Result<Exit, Failure> {
 
 async fn crawl(
     data: PathBuf,
-    worker: WorkerConfig,
+    mut worker: WorkerConfig,
     request: SubmitRequest,
 ) -> Result<Exit, Failure> {
     let signal = shutdown::on_signal()?;
@@ -88,6 +88,8 @@ async fn crawl(
     let mut control = ControlClient::new(master.control_service());
     let name = request.name.clone();
     let submitted = control.submit(request).await.map_err(from_status)?.into_inner();
+    // Other crawls of the data directory rest meanwhile.
+    worker.crawl = Some(submitted.crawl);
     let mut progress = Progress::start();
     progress.note(&opening(&submitted, &name, &data));
 

@@ -12,7 +12,10 @@ use trawl_master::{
 };
 use trawl_shared::{units::Size, untrusted::Untrusted, url::CrawlUrl};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    render::counted,
+};
 
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
@@ -93,6 +96,10 @@ pub(crate) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
         Size::bytes(done.bytes),
         args.out.display()
     )?;
+    if done.left_out > 0 {
+        let left_out = counted(done.left_out, "answer");
+        writeln!(stdout(), "{left_out} left out: only pages of status 2xx fit this format")?;
+    }
     Ok(Exit::Done)
 }
 

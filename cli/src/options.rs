@@ -357,4 +357,46 @@ mod tests {
         let spec = options.over(file);
         assert_eq!((spec.delay, spec.attempts), (Span::secs(3), 7));
     }
+
+    #[test]
+    fn every_key_is_in_the_configuration_reference() {
+        let reference = include_str!("../../docs/configuration.md");
+        let spec = serde_json::to_value(CrawlSpec::default()).unwrap();
+        let keys = spec.as_object().unwrap().keys().map(String::as_str);
+        for key in keys.chain(RUN_KEYS) {
+            let forms = [format!("`{key}`"), format!("[[{key}]]")];
+            let is_told = forms.iter().any(|form| reference.contains(form));
+            assert!(is_told, "{key} is not documented");
+        }
+    }
+
+    #[test]
+    fn the_help_tells_the_real_defaults() {
+        let spec = CrawlSpec::default();
+        let command = CrawlOptions::augment_args(clap::Command::new("crawl"));
+        let minutes = Span::secs(300);
+        assert_eq!(spec.retry_wait_max, minutes);
+        for (option, default) in [
+            ("scope", "host".to_owned()),
+            ("delay", spec.delay.to_string()),
+            ("robots", "obey".to_owned()),
+            ("redirects", spec.redirects.to_string()),
+            ("attempts", spec.attempts.to_string()),
+            ("retry_wait", spec.retry_wait.to_string()),
+            ("retry_wait_max", minutes.to_string()),
+            ("connect_timeout", spec.connect_timeout.to_string()),
+            ("read_timeout", spec.read_timeout.to_string()),
+            ("fetch_timeout", spec.fetch_timeout.to_string()),
+            ("body_limit", "10MiB".to_owned()),
+        ] {
+            let argument = command.get_arguments().find(|argument| argument.get_id() == option);
+            let help = argument.and_then(clap::Arg::get_help).unwrap().to_string();
+            let told = help.rsplit("[default: ").next().unwrap().trim_end_matches(']');
+            match option {
+                "body_limit" => assert_eq!(told.parse(), Ok(spec.body_limit)),
+                _ if default.ends_with('s') => assert_eq!(told.parse(), default.parse::<Span>()),
+                _ => assert_eq!(told, default, "{option}"),
+            }
+        }
+    }
 }

@@ -19,9 +19,8 @@ Parsed     is an answer with a status of 200 to 299 and a media type of text/htm
            its Content-Type, else by that of a `<meta>` in its first 1,024 bytes, else as UTF-8 if
            it is UTF-8, else as windows-1252.
 A redirect is an answer with a status of 300 to 399 and a Location. It is a page of its own with no
-           links; in scope, where it leads is fetched as a page of the same depth, because following
-           it is no link.
-Depth      counts links from the seed, by the shortest way.
+           links; where it leads is a page found on it, as if it were its one link.
+Depth      counts links and redirects from the seed, by the shortest way.
 
 Keys: url, status, type (the media type), bytes and sha1 (of the body without its content coding),
 location (absolute; redirects only), depth, outlinks (targets in document order, each once; parsed
@@ -124,7 +123,6 @@ async def crawl(seed, out, max_depth, conc):
     async with session:
         while level:
             below = {}
-            # Where redirects of this level lead is put at its end.
             while level:
                 batch, level = level[:conc], level[conc:]
                 for url, status, headers, body in await asyncio.gather(*map(fetch, batch)):
@@ -137,12 +135,7 @@ async def crawl(seed, out, max_depth, conc):
                         target = resolve(headers["Location"], url)
                         if target is not None:
                             record["location"] = target.href
-                            if target.host == seed.host and (
-                                target.href not in seen or target.href in below
-                            ):
-                                seen.add(target.href)
-                                below.pop(target.href, None)
-                                level.append(target.href)
+                            targets = {target.href: target.host}
                         totals["redirects"] += 1
                     elif 200 <= status < 300:
                         totals["ok"] += 1

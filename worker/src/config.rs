@@ -9,6 +9,8 @@ use trawl_shared::units::Size;
 pub struct WorkerConfig {
     /// The worker's name at the master, the same after a restart.
     pub name: String,
+    /// The only crawl to work for; none for all.
+    pub crawl: Option<u32>,
     /// Hosts fetched from at the same time.
     pub lanes: usize,
     /// Bytes of pages that wait for the master; lanes stop when it is full.
@@ -32,6 +34,7 @@ impl WorkerConfig {
     pub fn new(name: String) -> Self {
         Self {
             name,
+            crawl: None,
             lanes: 32,
             outbox: Size::mib(64),
             report_urls: 256,

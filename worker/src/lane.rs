@@ -206,7 +206,7 @@ impl<F: Fetch> Lane<F> {
     ) -> Option<crate::report::Outgoing> {
         let mut delay = delay;
         if crawl.spec.robots == RobotsPolicy::Obey {
-            match self.rules(crawl, leased.crawl, &url, delay).await? {
+            match self.rules(crawl, &leased, &url, delay).await? {
                 Ok(rules) => {
                     leased.host_delay = Some(rules.crawl_delay().unwrap_or_default());
                     delay = delay.max(rules.crawl_delay().unwrap_or_default());
@@ -219,7 +219,7 @@ impl<F: Fetch> Lane<F> {
                 Err(error) => return Some(self.account.fetch_failure(&leased, &url, &error)),
             }
         }
-        match self.get(crawl, &url, delay).await? {
+        match self.get(crawl, &leased, &url, delay).await? {
             Ok(page) => Some(self.account_for(crawl, leased, page).await),
             Err(error) => Some(self.account.fetch_failure(&leased, &url, &error)),
         }
@@ -229,16 +229,17 @@ impl<F: Fetch> Lane<F> {
     async fn rules(
         &mut self,
         crawl: &ReadyCrawl<F>,
-        number: u32,
+        leased: &Leased,
         url: &CrawlUrl,
         delay: Duration,
     ) -> Option<Result<Arc<Rules>, FetchError>> {
+        let number = leased.crawl;
         let host = HostKey::trusted(url.host_key_str().to_owned());
         let cache: &RobotsCache = &self.worker.robots;
         if let Some(rules) = cache.get(number, &host) {
             return Some(Ok(rules));
         }
-        self.pace().await?;
+        self.pace(leased.token).await?;
         let token = crawl.spec.product_token();
         let fetch = fetch_rules(&crawl.fetcher, url, token);
         let fetched = self.worker.unless_aborted(fetch).await?;
@@ -253,24 +254,27 @@ impl<F: Fetch> Lane<F> {
     async fn get(
         &mut self,
         crawl: &ReadyCrawl<F>,
+        leased: &Leased,
         url: &CrawlUrl,
         delay: Duration,
     ) -> Option<Result<Page, FetchError>> {
-        self.pace().await?;
+        self.pace(leased.token).await?;
         let fetched = self.worker.unless_aborted(crawl.fetcher.get(url)).await?;
         self.free_at = Some(Instant::now() + delay);
         Some(fetched)
     }
 
-    /// Waits until the host may be fetched from. None if the worker stops first.
-    async fn pace(&self) -> Option<()> {
-        let Some(free_at) = self.free_at.filter(|free_at| *free_at > Instant::now()) else {
-            return Some(());
-        };
-        tokio::select! {
-            () = sleep_until(free_at) => Some(()),
-            () = self.worker.stop.cancelled() => None,
+    /// Waits until the host may be fetched from. None if the worker stops first, or
+    /// may not act on the lease any more.
+    async fn pace(&self, token: Token) -> Option<()> {
+        if let Some(free_at) = self.free_at {
+            tokio::select! {
+                biased;
+                () = self.worker.stop.cancelled() => return None,
+                () = sleep_until(free_at) => {}
+            }
         }
+        self.worker.holdings.may_fetch(token, Instant::now()).then_some(())
     }
 
     /// Parses a page and writes its records: here if that is quick, on a thread

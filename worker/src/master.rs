@@ -83,19 +83,22 @@ impl Master {
         Ok(Welcome { instance: reply.instance, lease: Duration::from_millis(reply.lease_ms) })
     }
 
-    /// Asks for batches of `hosts` further hosts, and more of those in `extend`.
+    /// Asks for batches of `hosts` further hosts, of one crawl or of any, and more
+    /// of those in `extend`.
     ///
     /// # Errors
     /// If the master is away.
     pub async fn lease(
         &self,
         hosts: usize,
+        crawl: Option<u32>,
         extend: Vec<HostRef>,
         wait: Duration,
     ) -> Result<Vec<HostBatch>, MasterError> {
         let request = LeaseRequest {
             worker: self.worker.to_string(),
             hosts: u32::try_from(hosts).unwrap_or(u32::MAX),
+            crawl: crawl.unwrap_or(0),
             extend,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         };

@@ -131,7 +131,7 @@ async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lease: Duration, lanes: 
         }
         let wait = worker.config.lease_wait;
         let asked = Instant::now();
-        let call = worker.master.lease(free, Vec::new(), wait);
+        let call = worker.master.lease(free, worker.config.crawl, Vec::new(), wait);
         let Some(answer) = worker.unless_stopped(call).await else { return };
         match answer {
             Ok(batches) => {
@@ -160,7 +160,7 @@ async fn lease_more<F: Fetch>(
             hosts.push(host);
         }
         let asked = Instant::now();
-        let call = worker.master.lease(0, hosts, Duration::ZERO);
+        let call = worker.master.lease(0, worker.config.crawl, hosts, Duration::ZERO);
         match worker.unless_stopped(call).await {
             None => return,
             Some(Ok(batches)) => {

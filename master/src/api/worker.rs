@@ -84,6 +84,7 @@ impl v1::worker_server::Worker for WorkerApi {
             worker: worker_name(&request.worker)?,
             hosts: (request.hosts as usize).min(HOSTS_MAX),
             extend: request.extend.iter().take(HOSTS_MAX).map(host_ref).collect(),
+            crawl: (request.crawl > 0).then_some(request.crawl),
         };
         let wait = Duration::from_millis(request.wait_ms).min(WAIT_MAX);
         let lease_ms = millis(self.crawls.lease_duration());

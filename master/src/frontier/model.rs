@@ -393,7 +393,7 @@ fn lease<S: Store>(
     let extend: Vec<HostRef> =
         held.map(|lent| lent.at).collect::<BTreeSet<_>>().into_iter().collect();
     let asked_again = extend.len();
-    let request = LeaseRequest { worker: worker_name(worker), hosts, extend };
+    let request = LeaseRequest { worker: worker_name(worker), hosts, extend, crawl: None };
     let batches = frontier.lease(&request, now).unwrap();
     if asked_again == 0 {
         assert_eq!(batches.len(), hosts.min(open.len()), "due hosts {open:?} are lent on demand");
@@ -511,7 +511,7 @@ fn frontier(spec: CrawlSpec, seeds: &[&str]) -> Frontier<MemoryStore> {
 }
 
 fn lend(frontier: &mut Frontier<MemoryStore>, secs: u64) -> Vec<Batch> {
-    let request = LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new() };
+    let request = LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new(), crawl: None };
     frontier.lease(&request, Moment(secs * 1_000)).unwrap()
 }
 
@@ -626,4 +626,15 @@ fn crawls_take_turns() {
     frontier.submit("d", spec(), &seeds, Moment(0)).unwrap();
     let lent: Vec<u32> = lend(&mut frontier, 0).iter().map(|batch| batch.at.crawl).collect();
     assert_eq!(lent, [1, 2, 1, 2]);
+}
+
+#[test]
+fn a_worker_may_work_for_one_crawl_alone() {
+    let mut frontier = frontier(spec(), &["http://a.example/"]);
+    let seed: CrawlUrl = "http://b.example/".parse().unwrap();
+    frontier.submit("d", spec(), &[seed], Moment(0)).unwrap();
+    let request =
+        LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new(), crawl: Some(2) };
+    assert_eq!(urls(&frontier.lease(&request, Moment(0)).unwrap()), ["http://b.example/"]);
+    assert_eq!(urls(&lend(&mut frontier, 0)), ["http://a.example/"]);
 }

@@ -23,6 +23,8 @@ pub struct LeaseRequest {
     pub hosts: usize,
     /// Hosts that it has, and wants more URLs of.
     pub extend: Vec<HostRef>,
+    /// The only crawl that it works for; none for all.
+    pub crawl: Option<u32>,
 }
 
 /// A host's next URLs, lent to one worker.
@@ -90,7 +92,7 @@ impl<S: Store> Frontier<S> {
         }
         let mut hosts = 0;
         while hosts < request.hosts {
-            let Some(at) = self.next_due(now) else { break };
+            let Some(at) = self.next_due(request.crawl, now) else { break };
             if let Some(batch) = self.grant(&request.worker, at, now)? {
                 batches.push(batch);
                 hosts += 1;
@@ -143,8 +145,8 @@ impl<S: Store> Frontier<S> {
         }
     }
 
-    /// The next due host of the crawl whose turn it is.
-    fn next_due(&mut self, now: Moment) -> Option<HostRef> {
+    /// The next due host of the crawl whose turn it is, among all or `only` one.
+    fn next_due(&mut self, only: Option<u32>, now: Moment) -> Option<HostRef> {
         let due = |crawl: &Crawl| {
             let (when, host) = *crawl.ready.first()?;
             (crawl.may_lend() && when <= now).then_some(host)
@@ -152,6 +154,7 @@ impl<S: Store> Frontier<S> {
         let later = self.crawls.range(self.turn.saturating_add(1)..);
         let (number, host) = later
             .chain(self.crawls.range(..=self.turn))
+            .filter(|(number, _)| only.is_none_or(|only| only == **number))
             .find_map(|(number, crawl)| Some((*number, due(crawl)?)))?;
         self.turn = number;
         Some(HostRef { crawl: number, host })
