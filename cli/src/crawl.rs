@@ -1,7 +1,11 @@
 //! The main job: a master and a worker in one process. They talk by the same
 //! services and messages as in a cluster; only the network is missing.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -80,29 +84,44 @@ pub(crate) fn run(args: CrawlArgs) -> Result<Exit, Failure> {
 
 async fn crawl(
     data: PathBuf,
-    mut worker: WorkerConfig,
+    worker: WorkerConfig,
     request: SubmitRequest,
 ) -> Result<Exit, Failure> {
     let signal = shutdown::on_signal()?;
     let mut master = Master::start(MasterConfig::new(data.clone()))?;
+    let ended = crawl_on(&mut master, worker, request, &data, &signal).await;
+    // If a store failed, that is the reason for whatever else went wrong.
+    master.stop().await?;
+    let (rest, status) = ended?;
+    Ok(conclude(&rest, &status, &data))
+}
+
+/// Crawls on a master until it has finished or a signal came.
+async fn crawl_on(
+    master: &mut Master,
+    mut worker: WorkerConfig,
+    request: SubmitRequest,
+    data: &Path,
+    signal: &CancellationToken,
+) -> Result<(Rest, CrawlStatus), Failure> {
     let mut control = ControlClient::new(master.control_service());
     let name = request.name.clone();
     let submitted = control.submit(request).await.map_err(from_status)?.into_inner();
     // Other crawls of the data directory rest meanwhile.
     worker.crawl = Some(submitted.crawl);
     let mut progress = Progress::start();
-    progress.note(&opening(&submitted, &name, &data));
+    progress.note(&opening(&submitted, &name, data));
 
     let stop = CancellationToken::new();
     let work = pipeline::run(
-        MasterClient::new(in_process(&master), WORKER),
+        MasterClient::new(in_process(master), WORKER),
         worker,
         Arc::new(HttpFetcher::new),
         stop.clone(),
     );
     let mut work = tokio::spawn(work);
     let rest = tokio::select! {
-        rest = watch(control.clone(), &name, &mut progress, &signal) => rest,
+        rest = watch(control.clone(), &name, &mut progress, signal) => rest,
         ended = master.ended() => Err(master_ended(ended.map_err(Failure::from))),
         ended = &mut work => Err(worker_ended(ended)),
     };
@@ -117,11 +136,7 @@ async fn crawl(
         tracing::error!(%error, "the worker did not end well");
     }
     progress.finish();
-    let rest = rest?;
-    let status = one_status(&mut control, &name, Duration::ZERO).await?;
-    drop(control);
-    master.stop().await?;
-    Ok(conclude(&rest, &status, &data))
+    Ok((rest?, one_status(&mut control, &name, Duration::ZERO).await?))
 }
 
 /// Shows progress until the crawl has finished or a signal came.
@@ -156,7 +171,7 @@ async fn one_status(
     status.ok_or_else(|| Failure::new(Exit::Failed, "the crawl is gone from the master"))
 }
 
-fn opening(submitted: &SubmitReply, name: &str, data: &std::path::Path) -> String {
+fn opening(submitted: &SubmitReply, name: &str, data: &Path) -> String {
     let data = data.display();
     if submitted.resumed {
         format!("going on with crawl \"{name}\" in {data}")
@@ -166,7 +181,7 @@ fn opening(submitted: &SubmitReply, name: &str, data: &std::path::Path) -> Strin
 }
 
 /// Prints how it ended, and chooses the exit code.
-fn conclude(rest: &Rest, status: &CrawlStatus, data: &std::path::Path) -> Exit {
+fn conclude(rest: &Rest, status: &CrawlStatus, data: &Path) -> Exit {
     let interrupted = matches!(rest, Rest::Interrupted);
     summary(status, data, interrupted);
     if interrupted {

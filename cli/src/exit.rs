@@ -36,6 +36,20 @@ impl Failure {
         Self { exit, message: message.to_string() }
     }
 
+    /// With the error's causes, unless it tells them itself.
+    pub(crate) fn caused(exit: Exit, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        Self { exit, message }
+    }
+
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         Self::new(Exit::Usage, message)
     }
@@ -60,7 +74,13 @@ impl From<StartError> for Failure {
 
 impl From<CrawlError> for Failure {
     fn from(error: CrawlError) -> Self {
-        let exit = if error.is_disk_full() { Exit::DiskFull } else { Exit::DataDir };
-        Self::new(exit, error)
+        match error {
+            CrawlError::Pages(error) if error.is_disk_full() => Self::new(
+                Exit::DiskFull,
+                format!("{error}: {}", trawl_master::store::StoreError::DiskFull),
+            ),
+            error if error.is_disk_full() => Self::new(Exit::DiskFull, error),
+            error => Self::caused(Exit::DataDir, &error),
+        }
     }
 }

@@ -148,13 +148,13 @@ impl From<ArchiveError> for Failure {
             ArchiveError::NoSuchCrawl { .. } | ArchiveError::WhichCrawl { .. } => Exit::Usage,
             _ => Exit::DataDir,
         };
-        Self::new(exit, error)
+        Self::caused(exit, &error)
     }
 }
 
 impl From<ExportError> for Failure {
     fn from(error: ExportError) -> Self {
         let exit = if error.is_disk_full() { Exit::DiskFull } else { Exit::Failed };
-        Self::new(exit, error)
+        Self::caused(exit, &error)
     }
 }

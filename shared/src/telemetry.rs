@@ -1,6 +1,8 @@
 //! Logs, set up the same way in every program: to standard error, filtered by
 //! `TRAWL_LOG` (`warn` unless it says otherwise), as lines or as JSON.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable with the log filter, such as `info` or
@@ -20,6 +22,9 @@ pub fn start(json: bool) -> Result<(), String> {
     let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.into());
     let filter = EnvFilter::try_new(&filter)
         .map_err(|error| format!("{LOG_VARIABLE} = {filter:?} is not a log filter: {error}"))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if json { logs.json().try_init() } else { logs.try_init() }.map_err(|error| error.to_string())
 }

@@ -22,6 +22,9 @@ pub use trawl_shared::page::OUTLINKS_MAX;
 /// more is cut there.
 const REFERENCES_MAX: usize = 2 * OUTLINKS_MAX;
 
+/// Bytes of all outlinks of a page that are kept. A page with more is cut there.
+const OUTLINKS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Bytes of a reference, as written. Longer ones are no links: a URL is at most
 /// [`trawl_shared::url::URL_BYTES_MAX`] long.
 const REFERENCE_BYTES_MAX: usize = 64 * 1024;
@@ -68,8 +71,9 @@ pub(super) fn links(
     let is_late = || clock() >= deadline;
     let is_whole = scan(text, wanted, &is_late, &mut |found| finder.take(found));
     let base = finder.base.and_then(|href| base(href, url.url()));
-    let mut outlinks = join(&finder.references, base.as_ref().unwrap_or(url.url()));
-    let cut = !is_whole || outlinks.len() > OUTLINKS_MAX;
+    let mut outlinks = Vec::new();
+    let are_all = join(&finder.references, base.as_ref().unwrap_or(url.url()), &mut outlinks);
+    let cut = !is_whole || !are_all || outlinks.len() > OUTLINKS_MAX;
     outlinks.truncate(OUTLINKS_MAX);
     Links { title: finder.title, outlinks, cut }
 }
@@ -182,20 +186,27 @@ fn base(href: &str, document: &Url) -> Option<Url> {
     (!matches!(base.scheme(), "data" | "javascript")).then_some(base)
 }
 
-/// The distinct URLs of `references`.
-fn join(references: &[Reference<'_>], base: &Url) -> Vec<FoundLink> {
-    let joined = |reference: &Reference<'_>| {
-        let url = CrawlUrl::join(base, &reference.href).ok()?;
+/// Adds the distinct URLs of `references`; returns whether these are all. With a
+/// long base, short references make long URLs.
+fn join(references: &[Reference<'_>], base: &Url, links: &mut Vec<FoundLink>) -> bool {
+    let (mut bytes_left, mut are_all) = (OUTLINKS_BYTES_MAX, true);
+    for reference in references {
+        let Ok(url) = CrawlUrl::join(base, &reference.href) else { continue };
         let rel = reference.rel.map(rel).filter(|rel| !rel.is_empty());
-        Some(FoundLink { url, kind: reference.kind, rel })
-    };
-    let mut links: Vec<FoundLink> = references.iter().filter_map(joined).collect();
+        let bytes = url.as_str().len() + rel.as_ref().map_or(0, String::len);
+        if bytes > bytes_left {
+            are_all = false;
+            break;
+        }
+        bytes_left -= bytes;
+        links.push(FoundLink { url, kind: reference.kind, rel });
+    }
     let mut seen = HashSet::with_capacity(links.len());
     let is_first: Vec<bool> = links.iter().map(|link| seen.insert(link.url.as_str())).collect();
     drop(seen);
     let mut is_first = is_first.into_iter();
     links.retain(|_| is_first.next().unwrap_or(false));
-    links
+    are_all
 }
 
 fn rel(raw: &str) -> String {
@@ -528,6 +539,15 @@ mod tests {
         }
         let same = find(&"<a href=x><a href=mailto:y>".repeat(50_000), &[LinkKind::A]);
         assert_eq!((same.outlinks.len(), same.cut), (1, false));
+    }
+
+    #[test]
+    fn a_page_of_long_links_is_cut() {
+        let base = format!("<base href='/{}/'>", "b".repeat(1_900));
+        let page = (0..10_000).map(|i| format!("<a href={i}>")).collect::<String>();
+        let found = find(&(base + &page), &[LinkKind::A]);
+        let bytes: usize = found.outlinks.iter().map(|link| link.url.as_str().len()).sum();
+        assert!(found.cut && bytes <= OUTLINKS_BYTES_MAX && bytes + 2_048 > OUTLINKS_BYTES_MAX);
     }
 
     #[test]
