@@ -67,7 +67,8 @@ impl StartError {
 pub struct Master {
     crawls: Crawls,
     stop: CancellationToken,
-    ended: oneshot::Receiver<Result<(), CrawlError>>,
+    /// None once the end has been told.
+    ended: Option<oneshot::Receiver<Result<(), CrawlError>>>,
 }
 
 impl Master {
@@ -94,7 +95,7 @@ impl Master {
             let _ = tell.send(result);
         };
         thread::Builder::new().name("crawls".into()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Self { crawls, stop, ended })
+        Ok(Self { crawls, stop, ended: Some(ended) })
     }
 
     /// The service for workers; over TCP, or called in process.
@@ -111,12 +112,15 @@ impl Master {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Returns when the master has ended by itself, with the reason.
+    /// Returns when the master has ended, with the reason, which is told once.
     ///
     /// # Errors
     /// If a store failed.
     pub async fn ended(&mut self) -> Result<(), CrawlError> {
-        (&mut self.ended).await.unwrap_or(Ok(()))
+        let Some(ended) = &mut self.ended else { return Ok(()) };
+        let reason = ended.await.unwrap_or(Ok(()));
+        self.ended = None;
+        reason
     }
 
     /// Stops the master; returns when its last commit is durable and the data
