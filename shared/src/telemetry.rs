@@ -10,9 +10,9 @@ use tracing_subscriber::EnvFilter;
 pub const LOG_VARIABLE: &str = "TRAWL_LOG";
 
 /// What is logged unless the environment says otherwise: our own warnings. The
-/// network libraries would quote what hosts sent.
+/// network and HTML libraries would quote what hosts sent.
 const DEFAULT_FILTER: &str = "warn,hyper=off,hyper_util=off,h2=off,hickory_net=off,\
-                              hickory_resolver=off,rustls=off";
+                              hickory_resolver=off,rustls=off,html5ever=off";
 
 /// Starts logging. `json` chooses one JSON object a line instead of text.
 ///
