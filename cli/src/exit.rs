@@ -80,6 +80,7 @@ impl From<CrawlError> for Failure {
                 format!("{error}: {}", trawl_master::store::StoreError::DiskFull),
             ),
             error if error.is_disk_full() => Self::new(Exit::DiskFull, error),
+            CrawlError::Died => Self::new(Exit::Failed, error),
             error => Self::caused(Exit::DataDir, &error),
         }
     }

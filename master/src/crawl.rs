@@ -35,8 +35,7 @@ use crate::{
 /// Questions in the mailbox at most; more have to wait outside.
 const MAILBOX: usize = 256;
 
-/// The longest that a turn waits for a question, so that running time is counted
-/// and clocks are stored now and then.
+/// The longest that a turn waits for a question.
 const IDLE_TURN: Duration = Duration::from_secs(5);
 
 /// Why the crawls cannot go on. All of them end the process.
@@ -48,6 +47,9 @@ pub enum CrawlError {
     /// The page store failed.
     #[error(transparent)]
     Pages(#[from] PageStoreError),
+    /// The owner's thread is gone.
+    #[error("the master ended by a defect of its own; what was acknowledged is safe, start again")]
+    Died,
 }
 
 impl CrawlError {
@@ -55,7 +57,7 @@ impl CrawlError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Frontier(FrontierError::Store(StoreError::DiskFull)) => true,
-            Self::Frontier(_) => false,
+            Self::Frontier(_) | Self::Died => false,
             Self::Pages(error) => error.is_disk_full(),
         }
     }
@@ -312,14 +314,14 @@ impl<S: Store> Owner<S> {
                 () = sleep_until(self.next_turn()) => None,
             };
             let mut answers = Vec::new();
-            if let Some(question) = first {
+            // Whoever has asked in time is heard before leases run out.
+            let waiting = std::iter::from_fn(|| mailbox.0.try_recv().ok()).take(MAILBOX);
+            for question in first.into_iter().chain(waiting) {
                 self.handle(question, &mut answers)?;
-                while let Ok(question) = mailbox.0.try_recv() {
-                    self.handle(question, &mut answers)?;
-                }
             }
             self.finish_turn(answers)?;
         }
+        self.frontier.checkpoint(self.clock.now())?;
         self.finish_turn(Vec::new())
     }
 
@@ -329,7 +331,8 @@ impl<S: Store> Owner<S> {
         let waits = self.leases.iter().map(|waiting| waiting.until);
         let waits = waits.chain(self.statuses.iter().map(|waiting| waiting.until));
         // What is ready matters only while somebody waits for it.
-        let ready = if self.leases.is_empty() { None } else { self.frontier.next_ready() };
+        let leases = self.leases.iter();
+        let ready = leases.filter_map(|lease| self.frontier.next_ready(lease.question.crawl));
         let event = waits.chain(ready).chain(self.frontier.next_deadline()).min();
         self.clock.instant(event.map_or(idle, |event| event.min(idle)))
     }

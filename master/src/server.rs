@@ -118,7 +118,7 @@ impl Master {
     /// If a store failed.
     pub async fn ended(&mut self) -> Result<(), CrawlError> {
         let Some(ended) = &mut self.ended else { return Ok(()) };
-        let reason = ended.await.unwrap_or(Ok(()));
+        let reason = ended.await.unwrap_or(Err(CrawlError::Died));
         self.ended = None;
         reason
     }

@@ -141,13 +141,9 @@ pub(crate) async fn run<F: Fetch>(worker: Arc<Worker<F>>, work: Arc<Work>) {
         if task.is_low {
             lane.worker.ask_for_more(task.crawl, task.host);
         }
-        if !lane.worker.holdings.may_fetch(task.token, Instant::now()) {
-            work.forget(task.token);
-            continue;
-        }
         let token = task.token;
         if let Err(reason) = lane.fetch_and_report(task).await {
-            tracing::error!(%token, %reason, "a lease is left to run out");
+            tracing::warn!(%token, %reason, "a lease is left to run out");
             lane.worker.holdings.drop(token);
             work.forget(token);
         }
@@ -167,6 +163,9 @@ impl<F: Fetch> Lane<F> {
     /// Does a task. The error says why its lease cannot be worked on.
     async fn fetch_and_report(&mut self, task: Task) -> Result<(), String> {
         let worker = Arc::clone(&self.worker);
+        if !worker.holdings.may_fetch(task.token, Instant::now()) {
+            return Err("it was not renewed in time".to_owned());
+        }
         let crawl = worker.crawls.get(&worker.master, task.crawl, task.spec_version).await;
         let crawl = crawl.map_err(|error| error.to_string())?;
         let url = CrawlUrl::parse(&task.url.url).map_err(|error| error.to_string())?;
@@ -184,7 +183,8 @@ impl<F: Fetch> Lane<F> {
         // A defect in one page's handling ends that page, not the lane.
         let outgoing = match AssertUnwindSafe(outcome).catch_unwind().await {
             Ok(Some(outgoing)) => outgoing,
-            Ok(None) => return Ok(()),
+            Ok(None) if worker.stop.is_cancelled() => return Ok(()),
+            Ok(None) => return Err("it was not renewed in time".to_owned()),
             Err(_) => {
                 self.account = Account::new();
                 let detail = "the handling of the page panicked".to_owned();
@@ -195,8 +195,8 @@ impl<F: Fetch> Lane<F> {
         Ok(())
     }
 
-    /// Fetches a URL if its host allows it, and accounts for it. None if the
-    /// worker stops before there is an outcome.
+    /// Fetches a URL if its host allows it, and accounts for it. None if the worker
+    /// stops, or may not act on the lease any more, before there is an outcome.
     async fn outcome(
         &mut self,
         crawl: &Arc<ReadyCrawl<F>>,

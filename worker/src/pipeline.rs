@@ -166,7 +166,8 @@ async fn lease_more<F: Fetch>(
             Some(Ok(batches)) => {
                 let homeless = worker.take_more(batches, asked, lease);
                 if !homeless.is_empty()
-                    && let Err(error) = worker.master.hand_back(homeless).await
+                    && let Some(Err(error)) =
+                        worker.unless_stopped(worker.master.hand_back(homeless)).await
                 {
                     tracing::debug!(%error, "leases were not handed back; they run out");
                 }
@@ -282,7 +283,10 @@ impl<F: Fetch> Worker<F> {
         lanes.close();
         if timeout(self.config.grace, lanes.wait()).await.is_err() {
             self.abort.cancel();
-            lanes.wait().await;
+            // What is left then waits for the master, which may be gone.
+            if timeout(self.config.grace, lanes.wait()).await.is_err() {
+                tracing::warn!(lanes = lanes.len(), "not all lanes have ended");
+            }
         }
     }
 

@@ -64,7 +64,7 @@ impl Outbox {
     /// Puts a report in, as soon as there is room. One that is larger than the
     /// whole outbox waits until it is empty.
     pub(crate) async fn put(&self, mut outgoing: Outgoing) {
-        let bytes = u32::try_from(outgoing.report.records.len()).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(outgoing.bytes()).unwrap_or(u32::MAX);
         let bytes = bytes.min(self.room_bytes);
         // Neither is ever closed while a lane runs.
         outgoing.room = Arc::clone(&self.room).acquire_many_owned(bytes).await.ok();
@@ -96,11 +96,11 @@ impl Outlet {
             first = self.reports.recv() => first?,
             () = drain.cancelled() => return None,
         };
-        let mut bytes = first.report.records.len();
+        let mut bytes = first.bytes();
         let mut batch = vec![first];
         while batch.len() < self.batch_urls && bytes < self.batch_bytes {
             let Ok(next) = self.reports.try_recv() else { break };
-            bytes += next.report.records.len();
+            bytes += next.bytes();
             batch.push(next);
         }
         Some(batch)
@@ -129,6 +129,15 @@ async fn send(master: &Master, batch: &[Outgoing]) -> Vec<Verdict> {
 }
 
 impl Outgoing {
+    /// About what it takes, in memory and on the wire.
+    fn bytes(&self) -> usize {
+        const BESIDE: usize = 256;
+        const BESIDE_A_URL: usize = 64;
+        let offers = self.report.offers.iter();
+        let offers: usize = offers.map(|offer| offer.url.len() + BESIDE_A_URL).sum();
+        self.report.records.len() + offers + BESIDE
+    }
+
     /// The lease that it belongs to.
     pub(crate) fn token(&self) -> Token {
         Token(self.report.token)

@@ -41,6 +41,9 @@ const OFFERS_MAX: usize = OUTLINKS_MAX + 1;
 /// Bytes of reports that are handed on together.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
+/// Bytes that a report takes beside its offers and records, about.
+const REPORT_BYTES: usize = 256;
+
 /// Bytes that one page's records may take: its body, and room for the rest.
 const RECORDS_BYTES_MAX: u64 = BODY_LIMIT_MAX.as_bytes() + 64 * 1024 * 1024;
 
@@ -125,10 +128,11 @@ impl v1::worker_server::Worker for WorkerApi {
         let mut verdicts = Vec::new();
         let mut group = Group::default();
         while let Some(part) = next_part(&mut parts).await? {
-            group.add(part)?;
-            if group.bytes >= GROUP_BYTES && group.is_whole() {
+            // A URL is whole when the next one begins.
+            if group.bytes >= GROUP_BYTES && matches!(part, Part::Url(_)) && group.is_whole() {
                 verdicts.extend(self.deliver(&worker, &mut group).await?);
             }
+            group.add(part)?;
         }
         verdicts.extend(self.deliver(&worker, &mut group).await?);
         Ok(Response::new(ReportReply { verdicts }))
@@ -181,6 +185,7 @@ impl Group {
             Part::Url(mut report) => {
                 let records = std::mem::take(&mut report.records);
                 self.missing = records_len(&report)?;
+                self.bytes += REPORT_BYTES + offer_bytes(&report.offers);
                 self.reports.push((report, Vec::new()));
                 self.add_piece(records)
             }
@@ -189,6 +194,7 @@ impl Group {
                 let Some((report, _)) = self.reports.last_mut() else {
                     return Err(Status::invalid_argument("offers before a URL"));
                 };
+                self.bytes += offer_bytes(&more.offers);
                 let room = OFFERS_MAX.saturating_sub(report.offers.len());
                 report.offers.extend(more.offers.into_iter().take(room));
                 Ok(())
@@ -221,6 +227,10 @@ async fn next_part(parts: &mut Streaming<ReportPart>) -> Result<Option<Part>, St
         Some(ReportPart { part: Some(part) }) => Ok(Some(part)),
         Some(ReportPart { part: None }) => Err(Status::invalid_argument("an empty report part")),
     }
+}
+
+fn offer_bytes(offers: &[v1::Offer]) -> usize {
+    offers.iter().map(|offer| offer.url.len() + size_of::<v1::Offer>()).sum()
 }
 
 /// Bytes of records that a report announces.

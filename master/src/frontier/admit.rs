@@ -20,8 +20,8 @@ use crate::store::{
 /// would put into a file of its own.
 const SPEC_PART_BYTES: usize = 16 * 1024;
 
-/// Bytes of a specification and its seeds' hosts at most.
-const SPEC_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a specification and its seeds' hosts at most; they travel in one message.
+const SPEC_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// A crawl's specification as it is stored: with what its seeds anchor it to.
 #[derive(Serialize, Deserialize)]
@@ -226,7 +226,7 @@ impl<S: Store> Frontier<S> {
         );
         let host = self.host_or_new(at, new.url.host_key_str())?;
         host.row.queued += 1;
-        host.dirty = true;
+        self.touched.insert(at);
         self.wake(at, Moment(0));
         Ok(true)
     }

@@ -194,7 +194,7 @@ impl<S: Store> Frontier<S> {
             crawl.row.queued += 1;
             crawl.dirty = true;
             host.row.queued += 1;
-            host.dirty = true;
+            self.touched.insert(at);
         }
     }
 
@@ -222,7 +222,7 @@ impl<S: Store> Frontier<S> {
             crawl.busy_hosts = crawl.busy_hosts.saturating_sub(1);
             host.suspect_out = false;
             host.row.next_ready = (now + crawl.delay(host)).0;
-            host.dirty = true;
+            self.touched.insert(at);
             self.wake(at, Moment(0));
         }
     }

@@ -41,7 +41,7 @@ use crate::{
     store::{
         Store, StoreError,
         keys::{self, HostRef, Slot},
-        rows::{CrawlRow, Finish, HostRow, LeaseRow, MetaRow, decode},
+        rows::{CrawlRow, Finish, HostRow, LeaseRow, MetaRow, QueueRow, decode},
     },
 };
 use trawl_shared::{
@@ -120,6 +120,8 @@ pub struct Frontier<S> {
     /// The crawl that the next lease looks at first, so that all get their turn.
     turn: u32,
     hosts: HashMap<HostRef, Host>,
+    /// Hosts that have changed since the last commit.
+    touched: BTreeSet<HostRef>,
     host_numbers: HashMap<String, u32>,
     known: Known,
     leases: HashMap<Token, Lease>,
@@ -147,7 +149,6 @@ struct Crawl {
 #[derive(Default)]
 struct Host {
     row: HostRow,
-    dirty: bool,
     /// When it stands in its crawl's `ready`.
     ready: Option<Moment>,
     /// Where it stands in its crawl's `parked`.
@@ -204,6 +205,7 @@ impl<S: Store> Frontier<S> {
             crawls: BTreeMap::new(),
             turn: 0,
             hosts: HashMap::new(),
+            touched: BTreeSet::new(),
             host_numbers: HashMap::new(),
             known: Known::new(limits.known_urls),
             leases: HashMap::new(),
@@ -244,11 +246,12 @@ impl<S: Store> Frontier<S> {
             let token = keys::lease_token(&key).ok_or_else(|| damaged("a lease's key"))?;
             let row: LeaseRow = decode(&value)?;
             let at = HostRef { crawl: row.crawl, host: row.host };
-            let mut open = BTreeSet::new();
+            let (mut open, mut suspect) = (BTreeSet::new(), false);
             for slot in row.slots.chunks(Slot::BYTES) {
                 let slot = Slot::decode(slot).ok_or_else(|| damaged("a lease"))?;
                 // What has ended meanwhile has left its place.
-                if self.store.get(&keys::queue(at, slot))?.is_some() {
+                if let Some(row) = self.store.get(&keys::queue(at, slot))? {
+                    suspect |= decode::<QueueRow>(&row)?.losses > 0;
                     open.insert(slot);
                 }
             }
@@ -258,6 +261,7 @@ impl<S: Store> Frontier<S> {
             }
             let host = self.load_host(at)?;
             host.leased.extend(open.iter().map(|slot| (*slot, token)));
+            host.suspect_out |= suspect;
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
             self.leases.insert(token, Lease { worker: row.worker.into(), at, open, deadline });
@@ -300,6 +304,8 @@ impl<S: Store> Frontier<S> {
             Entry::Vacant(place) => {
                 let row = self.changes.get(&self.store, &keys::host(at))?;
                 let row = row.ok_or_else(|| damaged("a host is missing"))?;
+                // An idle host is let go of again by the next commit.
+                self.touched.insert(at);
                 Ok(place.insert(Host { row, ..Host::default() }))
             }
         }
@@ -317,18 +323,7 @@ impl<S: Store> Frontier<S> {
             self.changes.put(keys::crawl(*number), &crawl.row);
         }
         self.unpark();
-        let (changes, crawls) = (&mut self.changes, &mut self.crawls);
-        self.hosts.retain(|at, host| {
-            if host.dirty {
-                host.dirty = false;
-                changes.put(keys::host(*at), &host.row);
-            }
-            let is_idle = host.row.queued == 0 && host.leased.is_empty();
-            if is_idle && let Some(crawl) = crawls.get_mut(&at.crawl) {
-                crawl.forget_waiting(host, at.host);
-            }
-            !is_idle
-        });
+        self.put_hosts();
         if self.changes.is_empty() {
             return Ok(());
         }
@@ -336,6 +331,35 @@ impl<S: Store> Frontier<S> {
         self.changes.put(keys::META.to_vec(), &self.meta);
         self.store.apply(self.changes.take())?;
         Ok(())
+    }
+
+    /// Stages the rows of hosts that have changed, and lets go of those that have
+    /// nothing queued and nothing lent.
+    fn put_hosts(&mut self) {
+        for at in std::mem::take(&mut self.touched) {
+            let Some(host) = self.hosts.get_mut(&at) else { continue };
+            self.changes.put(keys::host(at), &host.row);
+            if host.row.queued > 0 || !host.leased.is_empty() {
+                continue;
+            }
+            if let Some(crawl) = self.crawls.get_mut(&at.crawl) {
+                crawl.forget_waiting(host, at.host);
+            }
+            self.hosts.remove(&at);
+        }
+    }
+
+    /// Commits the time that has passed, if nothing else: what waits for a time goes
+    /// on from here after a restart.
+    ///
+    /// # Errors
+    /// As [`Frontier::commit`].
+    pub fn checkpoint(&mut self, now: Moment) -> Result<(), FrontierError> {
+        for crawl in self.crawls.values_mut() {
+            crawl.dirty |= crawl.is_running();
+        }
+        self.changes.put(keys::META.to_vec(), &self.meta);
+        self.commit(now)
     }
 
     /// Returns when every commit so far is on stable storage.

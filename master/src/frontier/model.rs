@@ -275,7 +275,11 @@ impl Model {
                 Doing::Done
             };
         }
-        if was_lent {
+        if !was_lent {
+            // It was fetched all the same.
+            let ready = self.hosts.entry(host_of(&lent.url).to_owned()).or_default();
+            *ready = (*ready).max(now + DELAY);
+        } else {
             self.free_if_last(host_of(&lent.url), now);
             let open = |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token, .. } if token == lent.token);
             if !self.urls.values().any(open) {
@@ -637,4 +641,53 @@ fn a_worker_may_work_for_one_crawl_alone() {
         LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new(), crawl: Some(2) };
     assert_eq!(urls(&frontier.lease(&request, Moment(0)).unwrap()), ["http://b.example/"]);
     assert_eq!(urls(&lend(&mut frontier, 0)), ["http://a.example/"]);
+}
+
+#[test]
+fn a_host_that_waits_for_a_deep_url_is_woken_for_a_shallow_one() {
+    // Hosts with URLs of many depths, and then a depth limit.
+    let mut frontier = frontier(spec(), &["http://a.example/", "http://b.example/"]);
+    let seeds = lend(&mut frontier, 0);
+    answer(&mut frontier, &seeds[..1], &["http://c.example/1"], 1);
+    let first = lend(&mut frontier, 5);
+    answer(&mut frontier, &first, &["http://d.example/2"], 6);
+    let limited = CrawlSpec { depth: Some(5), ..spec() };
+    frontier.submit("c", limited, &[], Moment(7_000)).unwrap();
+    assert_eq!(urls(&lend(&mut frontier, 8)), [""; 0], "the seed at b is still out");
+    answer(&mut frontier, &seeds[1..], &["http://d.example/1"], 9);
+    let mut fetched = Vec::new();
+    for secs in [11, 13, 15, 17] {
+        let lent = lend(&mut frontier, secs);
+        fetched.extend(urls(&lent).into_iter().map(str::to_owned));
+        answer(&mut frontier, &lent, &[], secs + 1);
+    }
+    assert_eq!(fetched, ["http://d.example/1", "http://d.example/2"]);
+    assert_eq!(frontier.status(None)[0].finish, Finish::Complete);
+}
+
+#[test]
+fn only_a_crawl_that_somebody_waits_for_wakes_the_master() {
+    let mut frontier = frontier(spec(), &["http://a.example/"]);
+    let seed: CrawlUrl = "http://b.example/".parse().unwrap();
+    frontier.submit("d", spec(), &[seed], Moment(0)).unwrap();
+    lend(&mut frontier, 0).clear();
+    assert_eq!((frontier.next_ready(Some(1)), frontier.next_ready(None)), (None, None));
+    frontier.hand_back("w", &HandBack::All, Moment(1_000)).unwrap();
+    frontier.commit(Moment(1_000)).unwrap();
+    assert_eq!(frontier.next_ready(Some(1)), Some(Moment(2_000)));
+    assert_eq!(frontier.next_ready(Some(3)), None);
+}
+
+#[test]
+fn no_answer_to_a_lease_outgrows_a_message() {
+    let long = "x".repeat(1_900);
+    let seeds: Vec<String> = (0..2_000).map(|n| format!("http://h{n}.example/{long}")).collect();
+    let seeds: Vec<&str> = seeds.iter().map(String::as_str).collect();
+    let mut frontier = frontier(spec(), &seeds);
+    let request =
+        LeaseRequest { worker: "w".into(), hosts: 2_000, extend: Vec::new(), crawl: None };
+    let lent = frontier.lease(&request, Moment(0)).unwrap();
+    let bytes: usize = urls(&lent).iter().map(|url| url.len()).sum();
+    assert!((1_900_000..2_200_000).contains(&bytes), "{bytes}");
+    assert!(!frontier.lease(&request, Moment(0)).unwrap().is_empty(), "the rest comes next");
 }

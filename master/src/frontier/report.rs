@@ -171,7 +171,7 @@ impl<S: Store> Frontier<S> {
         if !ticket.lent {
             self.unqueue(report.at);
         }
-        let slot = ticket.slot;
+        let (slot, was_lent) = (ticket.slot, ticket.lent);
         match (report.outcome, place) {
             (
                 Outcome::Answered { status, sha1, body_bytes, wire_bytes, fetched_at },
@@ -204,7 +204,11 @@ impl<S: Store> Frontier<S> {
                 self.fail(report.at, report.token, &report.id, ticket, failure, now, chance);
             }
         }
-        self.close(report.token, slot, now);
+        if was_lent {
+            self.close(report.token, slot, now);
+        } else {
+            self.visited_late(report.at, now);
+        }
         Ok(Verdict::Applied)
     }
 
@@ -214,8 +218,20 @@ impl<S: Store> Frontier<S> {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         if host.row.delay_ms != delay_ms {
             host.row.delay_ms = delay_ms;
-            host.dirty = true;
+            self.touched.insert(report.at);
         }
+    }
+
+    /// A host was fetched from under a lease that had run out: it waits from now on.
+    fn visited_late(&mut self, at: HostRef, now: Moment) {
+        let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        else {
+            return;
+        };
+        host.row.next_ready = host.row.next_ready.max((now + crawl.delay(host)).0);
+        self.touched.insert(at);
+        crawl.forget_ready(host, at.host);
+        self.wake(at, Moment(0));
     }
 
     /// Counts a waiting URL out.
@@ -225,7 +241,7 @@ impl<S: Store> Frontier<S> {
             crawl.row.queued = crawl.row.queued.saturating_sub(1);
             crawl.dirty = true;
             host.row.queued = host.row.queued.saturating_sub(1);
-            host.dirty = true;
+            self.touched.insert(at);
         }
     }
 
@@ -237,7 +253,7 @@ impl<S: Store> Frontier<S> {
             crawl.row.body_bytes += body;
             crawl.row.wire_bytes += wire;
             host.row.pages += u64::from(class.is_page());
-            host.dirty = true;
+            self.touched.insert(at);
         }
     }
 

@@ -11,6 +11,10 @@ use crate::store::{
     rows::{EndedRow, LeaseRow, QueueRow, UrlRow, UrlState, decode},
 };
 
+/// Bytes of URLs that are lent in one go, give or take a batch; far below what a
+/// message may hold.
+const LEND_BYTES: usize = 2 * 1024 * 1024;
+
 /// URLs of a host over its budget that are ended in one step.
 const SWEEP_URLS: usize = 256;
 
@@ -42,6 +46,14 @@ pub struct Batch {
     pub delay: Duration,
     /// The URLs, in the order to fetch them.
     pub urls: Vec<BatchUrl>,
+}
+
+impl Batch {
+    /// About what it takes in a message.
+    fn bytes(&self) -> usize {
+        const BESIDE_THE_URL: usize = 48;
+        self.urls.iter().map(|lent| lent.url.len() + BESIDE_THE_URL).sum()
+    }
 }
 
 /// A URL that is lent.
@@ -85,15 +97,21 @@ impl<S: Store> Frontier<S> {
         // The queues are read from the store, so that it must have all changes.
         self.commit(now)?;
         let mut batches = Vec::new();
+        let mut bytes = 0;
         for at in &request.extend {
-            if self.may_have(&request.worker, *at, now) {
-                batches.extend(self.grant(&request.worker, *at, now)?);
+            if bytes < LEND_BYTES
+                && self.may_have(&request.worker, *at, now)
+                && let Some(batch) = self.grant(&request.worker, *at, now)?
+            {
+                bytes += batch.bytes();
+                batches.push(batch);
             }
         }
         let mut hosts = 0;
-        while hosts < request.hosts {
+        while hosts < request.hosts && bytes < LEND_BYTES {
             let Some(at) = self.next_due(request.crawl, now) else { break };
             if let Some(batch) = self.grant(&request.worker, at, now)? {
+                bytes += batch.bytes();
                 batches.push(batch);
                 hosts += 1;
             }
@@ -101,10 +119,13 @@ impl<S: Store> Frontier<S> {
         Ok(batches)
     }
 
-    /// When the next host is due that may be lent.
-    pub fn next_ready(&self) -> Option<Moment> {
-        let crawls = self.crawls.values().filter(|crawl| crawl.may_lend());
-        crawls.filter_map(|crawl| crawl.ready.first().map(|(when, _)| *when)).min()
+    /// When the next host is due that may be lent, of all crawls or of `only` one.
+    pub fn next_ready(&self, only: Option<u32>) -> Option<Moment> {
+        let crawls = self
+            .crawls
+            .iter()
+            .filter(|(number, crawl)| only.is_none_or(|only| only == **number) && crawl.may_lend());
+        crawls.filter_map(|(_, crawl)| crawl.ready.first().map(|(when, _)| *when)).min()
     }
 
     /// When the next lease runs out.
@@ -246,7 +267,7 @@ impl<S: Store> Frontier<S> {
             crawl.row.leased += count;
             crawl.dirty = true;
             host.row.queued -= count.min(host.row.queued);
-            host.dirty = true;
+            self.touched.insert(at);
             host.suspect_out = look.suspect;
             host.leased.extend(open.iter().map(|slot| (*slot, token)));
             batch.host_key.clone_from(&host.row.key);
@@ -270,9 +291,11 @@ impl<S: Store> Frontier<S> {
         }
         if let (Some(depth), Some(crawl), Some(host)) =
             (look.next_depth, self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
-            && host.parked.is_none()
         {
-            host.parked = Some(depth);
+            // It may have been parked deeper, before something shallower came.
+            if let Some(deeper) = host.parked.replace(depth) {
+                crawl.parked.remove(&(deeper, at.host));
+            }
             crawl.parked.insert((depth, at.host));
         }
     }
@@ -308,7 +331,7 @@ impl<S: Store> Frontier<S> {
                 crawl.count_depth(slot.depth, false);
                 crawl.count(Class::OverBudget);
                 host.row.queued = host.row.queued.saturating_sub(1);
-                host.dirty = true;
+                self.touched.insert(at);
             }
         }
         self.wake(at, Moment(0));
@@ -328,7 +351,7 @@ impl Crawl {
     }
 
     /// Takes a host out of the ready.
-    fn forget_ready(&mut self, host: &mut Host, number: u32) {
+    pub(super) fn forget_ready(&mut self, host: &mut Host, number: u32) {
         if let Some(when) = host.ready.take() {
             self.ready.remove(&(when, number));
         }

@@ -12,7 +12,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -130,6 +131,16 @@ impl PageStoreError {
     }
 }
 
+/// Makes a directory, and its entry and its parent's entry durable.
+fn create_durably(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    for above in dir.ancestors().skip(1).take(2) {
+        let above = if above == Path::new("") { Path::new(".") } else { above };
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
+}
+
 impl PageStore {
     /// Opens the segments of `crawl` in `dir`, which is made if it is not there,
     /// and cuts off what was not committed. A segment is closed before it grows
@@ -145,7 +156,7 @@ impl PageStore {
         segment_bytes_max: Size,
     ) -> Result<Self, PageStoreError> {
         let segments = Segments::new(dir, crawl)?;
-        fs::create_dir_all(dir).map_err(|source| PageStoreError::io("create", dir, source))?;
+        create_durably(dir).map_err(|source| PageStoreError::io("create", dir, source))?;
         let mut store = Self {
             segments,
             segment_bytes_max: segment_bytes_max.as_bytes(),

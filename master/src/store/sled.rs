@@ -55,7 +55,6 @@ impl SledStore {
     /// If the directory cannot be written, the data is damaged, or sled's flush
     /// would not be durable in this build.
     pub fn open(directory: &Path, cache: Size) -> Result<Self, StoreError> {
-        let new = !directory.join("db").exists();
         fs::create_dir_all(directory).map_err(|error| from_io(directory, &error))?;
         remove_half_snapshots(directory).map_err(|error| from_io(directory, &error))?;
         let config = sled::Config::new()
@@ -65,7 +64,7 @@ impl SledStore {
         let db = open_when_free(&config)?;
         let store = Self { db, directory: directory.to_owned() };
         store.prove_flush()?;
-        store.sync_files(new).map_err(|error| from_io(directory, &error))?;
+        store.sync_files().map_err(|error| from_io(directory, &error))?;
         Ok(store)
     }
 
@@ -84,18 +83,17 @@ impl SledStore {
         Ok(())
     }
 
-    /// Makes the directory's entries durable, and for a new store those that sled
-    /// created without a sync of their own.
-    fn sync_files(&self, new: bool) -> io::Result<()> {
-        if new {
-            for name in ["db", "conf"] {
-                File::open(self.directory.join(name))?.sync_all()?;
-            }
-            if let Some(parent) = self.directory.parent() {
-                File::open(parent)?.sync_all()?;
-            }
+    /// Makes durable what sled created without a sync of its own, and the
+    /// directory's entries.
+    fn sync_files(&self) -> io::Result<()> {
+        for name in ["db", "conf"] {
+            File::open(self.directory.join(name))?.sync_all()?;
         }
-        File::open(&self.directory)?.sync_all()
+        File::open(&self.directory)?.sync_all()?;
+        match self.directory.parent() {
+            Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
+            _ => File::open(".")?.sync_all(),
+        }
     }
 
     /// Bytes that the store takes on disk.
