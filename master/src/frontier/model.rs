@@ -645,23 +645,28 @@ fn a_worker_may_work_for_one_crawl_alone() {
 
 #[test]
 fn a_host_that_waits_for_a_deep_url_is_woken_for_a_shallow_one() {
-    // Hosts with URLs of many depths, and then a depth limit.
-    let mut frontier = frontier(spec(), &["http://a.example/", "http://b.example/"]);
-    let seeds = lend(&mut frontier, 0);
-    answer(&mut frontier, &seeds[..1], &["http://c.example/1"], 1);
-    let first = lend(&mut frontier, 5);
-    answer(&mut frontier, &first, &["http://d.example/2"], 6);
-    let limited = CrawlSpec { depth: Some(5), ..spec() };
-    frontier.submit("c", limited, &[], Moment(7_000)).unwrap();
-    assert_eq!(urls(&lend(&mut frontier, 8)), [""; 0], "the seed at b is still out");
-    answer(&mut frontier, &seeds[1..], &["http://d.example/1"], 9);
+    let links = ["http://e.example/1", "http://f.example/1", "http://h.example/1"];
+    let mut frontier = frontier(spec(), &["http://a.example/"]);
+    let seed = lend(&mut frontier, 0);
+    answer(&mut frontier, &seed, &links, 1);
+    let [e, f, h] = <[Batch; 3]>::try_from(lend(&mut frontier, 3)).unwrap();
+    answer(&mut frontier, &[e], &["http://g.example/2"], 4);
+    let g = lend(&mut frontier, 6);
+    answer(&mut frontier, &g, &["http://d.example/3"], 7);
+    // From here on depth counts: d waits at depth 3 for f and h at depth 1, ...
+    frontier.submit("c", CrawlSpec { depth: Some(5), ..spec() }, &[], Moment(8_000)).unwrap();
+    assert_eq!(urls(&lend(&mut frontier, 9)), [""; 0]);
+    // ... and is found again at depth 2 before f has ended.
+    answer(&mut frontier, &[h], &["http://d.example/2"], 10);
+    assert_eq!(urls(&lend(&mut frontier, 12)), [""; 0]);
+    answer(&mut frontier, &[f], &[], 13);
     let mut fetched = Vec::new();
-    for secs in [11, 13, 15, 17] {
+    for secs in [15, 17, 19] {
         let lent = lend(&mut frontier, secs);
         fetched.extend(urls(&lent).into_iter().map(str::to_owned));
         answer(&mut frontier, &lent, &[], secs + 1);
     }
-    assert_eq!(fetched, ["http://d.example/1", "http://d.example/2"]);
+    assert_eq!(fetched, ["http://d.example/2", "http://d.example/3"]);
     assert_eq!(frontier.status(None)[0].finish, Finish::Complete);
 }
 
