@@ -1,6 +1,11 @@
 //! The crawl's options: on the command line, and in `crawl.toml`. An option given
 //! on the command line wins over the file, and the file over the default.
 
+#![allow(
+    rustdoc::bare_urls,
+    reason = "these comments are the help text, which shows them as they are"
+)]
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};

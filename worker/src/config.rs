@@ -23,7 +23,7 @@ pub struct WorkerConfig {
     pub robots_hosts: u64,
     /// URL ids remembered as known to the master, 16 bytes each.
     pub known_urls: usize,
-    /// How long a lease call may wait at the master.
+    /// How long a lease call may wait at the master; a fifth of a lease at most.
     pub lease_wait: Duration,
     /// How long fetches may go on after the worker was asked to stop.
     pub grace: Duration,

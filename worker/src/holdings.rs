@@ -37,6 +37,12 @@ pub(crate) fn renewal_interval(lease: Duration) -> Duration {
     lease.mul_f64(0.4)
 }
 
+/// The longest that a lease call may wait at the master. What is granted at its end
+/// has that much less time for the worker, and must still come to its first renewal.
+pub(crate) fn wait_max(lease: Duration) -> Duration {
+    lease / 5
+}
+
 impl Holdings {
     /// A lease was granted to a request sent at `asked`.
     pub(crate) fn take(&self, token: Token, urls: usize, asked: Instant, lease: Duration) {

@@ -27,7 +27,7 @@ use crate::{
     config::WorkerConfig,
     crawls::{MakeFetcher, ReadyCrawls},
     fetch::{Fetch, RobotsCache},
-    holdings::{Holdings, renewal_interval},
+    holdings::{Holdings, renewal_interval, wait_max},
     lane::{self, Work},
     master::{Master, MasterError, Welcome},
     report::{Outbox, Outgoing, Outlet, outbox},
@@ -129,7 +129,7 @@ async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lease: Duration, lanes: 
             tokio::select! { () = lane_ended => {}, () = worker.stop.cancelled() => {} }
             continue;
         }
-        let wait = worker.config.lease_wait;
+        let wait = worker.config.lease_wait.min(wait_max(lease));
         let asked = Instant::now();
         let call = worker.master.lease(free, worker.config.crawl, Vec::new(), wait);
         let Some(answer) = worker.unless_stopped(call).await else { return };

@@ -5,9 +5,8 @@
 //! changes; [`Frontier::commit`] writes all of them as one batch, together with
 //! the counts that they change, so that the counts are exact at any crash.
 //!
-//! In reading order: [`admit`](self::admit) takes URLs in, [`schedule`](self::schedule)
-//! lends due hosts' URLs to workers, [`lease`](self::lease) takes them back,
-//! [`report`](self::report) ends them.
+//! In reading order: `admit` takes URLs in, `schedule` lends due hosts' URLs to
+//! workers, `lease` takes them back, `report` ends them.
 //!
 //! In memory are only hosts that have something queued or lent, and leases; both
 //! are rebuilt from the store by [`Frontier::open`].
