@@ -37,7 +37,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const FETCH: Duration = Duration::from_millis(1_700);
 const PAGES: usize = 20;
 
-/// A web whose every answer takes [`FETCH`], and that counts them.
+/// A web whose every answer takes [`FETCH`], and that counts them. Each page links to
+/// the next.
 #[derive(Clone, Default)]
 struct Web {
     fetched: Arc<Mutex<BTreeMap<String, usize>>>,
@@ -47,14 +48,18 @@ impl Fetch for Web {
     async fn get(&self, url: &CrawlUrl) -> Result<Page, FetchError> {
         sleep(FETCH).await;
         *self.fetched.lock().unwrap().entry(url.as_str().to_owned()).or_default() += 1;
+        let number: usize = url.path_and_query()[1..].parse().unwrap();
+        let next = (number + 1) % PAGES;
+        let body = Bytes::from(format!("<a href='/{next}'>next</a>"));
+        let html = http::HeaderValue::from_static("text/html");
         Ok(Page {
             url: url.clone(),
             status: 200,
             version: http::Version::HTTP_11,
-            headers: http::HeaderMap::new(),
+            headers: [(http::header::CONTENT_TYPE, html)].into_iter().collect(),
             request_head: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            wire: Bytes::new(),
-            body: Bytes::new(),
+            wire: body.clone(),
+            body,
             truncated: None,
             address: None,
             fetched_at: trawl_shared::clock::wall_now(),
@@ -84,9 +89,11 @@ fn channel(crawls: &Crawls, delay: fn(usize) -> Duration) -> Channel {
     }))
 }
 
-/// Crawls twenty pages of one host, with this delay, and renewals held up so. Returns where the
+/// Crawls the twenty pages of a host from so many seeds, with this delay, and renewals
+/// held up so. Returns where the
 /// crawl stood when it had ended, and how often each page was fetched.
 async fn crawl(
+    seeds: usize,
     host_delay: Span,
     delay: fn(usize) -> Duration,
 ) -> (CrawlStatus, BTreeMap<String, usize>) {
@@ -98,8 +105,8 @@ async fn crawl(
     let stop = CancellationToken::new();
     let owner = tokio::spawn(Owner::new(frontier, now, pages).run(mailbox, stop.clone()));
     let spec =
-        CrawlSpec { robots: RobotsPolicy::Ignore, delay: Span::secs(0), ..CrawlSpec::default() };
-    let seeds = (0..PAGES).map(|n| format!("http://a.example/{n}").parse().unwrap()).collect();
+        CrawlSpec { robots: RobotsPolicy::Ignore, delay: host_delay, ..CrawlSpec::default() };
+    let seeds = (0..seeds).map(|n| format!("http://a.example/{n}").parse().unwrap()).collect();
     crawls.submit("c".into(), spec, seeds).await.unwrap().unwrap();
 
     let web = Web::default();
@@ -131,7 +138,7 @@ fn ended(crawls: &Crawls) -> impl Future<Output = CrawlStatus> {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_is_renewed_lasts_as_long_as_the_work() {
-    let (status, fetched) = crawl(Span::secs(0), |_| Duration::ZERO).await;
+    let (status, fetched) = crawl(PAGES, Span::secs(0), |_| Duration::ZERO).await;
     assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
     assert_eq!((status.leases_expired, status.reports_stale), (0, 0));
     assert_eq!(fetched.len(), PAGES);
@@ -143,7 +150,7 @@ async fn what_a_worker_let_go_of_comes_again_even_if_its_renewal_came_late() {
     // The first renewal is asked for at 4 s and heard at 9 s: after the worker has let
     // go at 8 s, before the master would have taken back at 10 s.
     let late = |count| if count == 1 { Duration::from_secs(5) } else { Duration::ZERO };
-    let (status, fetched) = crawl(Span::secs(0), late).await;
+    let (status, fetched) = crawl(PAGES, Span::secs(0), late).await;
     assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
     assert_eq!(status.leases_expired, 1, "the lease that was let go of");
     assert_eq!(fetched.len(), PAGES);
@@ -152,9 +159,10 @@ async fn what_a_worker_let_go_of_comes_again_even_if_its_renewal_came_late() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_was_long_waited_for_is_not_old_when_it_comes() {
-    // The host is due every 9 s: a worker that asked for it right after the last visit
-    // must not believe that it has held the lease ever since.
-    let (status, fetched) = crawl(Span::secs(9), |_| Duration::ZERO).await;
+    // Each page is known only when the one before has been read, and the host is due 9 s
+    // after that: a worker that has asked for it all the while must not believe that it
+    // has held the lease ever since.
+    let (status, fetched) = crawl(1, Span::secs(9), |_| Duration::ZERO).await;
     assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
     assert_eq!((status.leases_expired, status.reports_stale), (0, 0));
     assert!(fetched.values().all(|count| *count == 1), "{fetched:?}");
