@@ -1,6 +1,8 @@
 //! What becomes of leases between a real master and a real worker, in one process
 //! and in virtual time, so that every delay is exact.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
 use std::{
     collections::BTreeMap,
     future::Future,
