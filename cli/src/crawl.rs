@@ -77,6 +77,7 @@ pub(crate) fn run(args: CrawlArgs) -> Result<Exit, Failure> {
         name,
         seeds: seeds.iter().map(|seed| seed.as_str().to_owned()).collect(),
         spec_json: spec.to_json(),
+        take_up: true,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(crawl(data, worker, request))

@@ -16,6 +16,9 @@ pub mod v1 {
     tonic::include_proto!("trawl.crawl.v1");
 }
 
+/// The contract's descriptors, for the reflection service.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/crawl.v1.bin"));
+
 /// The major version of the contract. Sides that differ in it do not talk.
 pub const PROTOCOL: u32 = 1;
 

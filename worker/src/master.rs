@@ -78,6 +78,7 @@ impl Master {
             worker: self.worker.to_string(),
             protocol: PROTOCOL,
             version: VERSION.to_owned(),
+            ..JoinRequest::default()
         };
         let reply = self.client.clone().join(request).await?.into_inner();
         Ok(Welcome { instance: reply.instance, lease: Duration::from_millis(reply.lease_ms) })
@@ -101,6 +102,7 @@ impl Master {
             crawl: crawl.unwrap_or(0),
             extend,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            ..LeaseRequest::default()
         };
         Ok(self.client.clone().lease(request).await?.into_inner().batches)
     }
@@ -110,7 +112,12 @@ impl Master {
     /// # Errors
     /// If the master is away, or sends what this worker does not understand.
     pub async fn specification(&self, crawl: u32) -> Result<Specification, MasterError> {
-        let reply = self.client.clone().crawl(CrawlRequest { crawl }).await?.into_inner();
+        let reply = self
+            .client
+            .clone()
+            .crawl(CrawlRequest { crawl, ..CrawlRequest::default() })
+            .await?
+            .into_inner();
         let spec = CrawlSpec::from_json(&reply.spec_json).map_err(MasterError::Odd)?;
         let scope = Scope::new(&spec, reply.anchors);
         let scope = scope.map_err(|error| MasterError::Odd(error.to_string()))?;
@@ -123,7 +130,8 @@ impl Master {
     /// If the master is away.
     pub async fn renew(&self, tokens: &[Token]) -> Result<Vec<Token>, MasterError> {
         let tokens = tokens.iter().map(|token| token.0).collect();
-        let request = RenewRequest { worker: self.worker.to_string(), tokens };
+        let request =
+            RenewRequest { worker: self.worker.to_string(), tokens, ..Default::default() };
         let reply = self.client.clone().renew(request).await?.into_inner();
         Ok(reply.lost.into_iter().map(Token).collect())
     }
@@ -134,7 +142,7 @@ impl Master {
     /// If the master is away; the reports can be sent again.
     pub async fn report(&self, reports: Vec<UrlReport>) -> Result<Vec<Verdict>, MasterError> {
         let count = reports.len();
-        let header = Part::Header(ReportHeader { worker: self.worker.to_string() });
+        let header = Part::Header(ReportHeader { worker: self.worker.to_string(), session: 0 });
         let parts = std::iter::once(header).chain(reports.into_iter().flat_map(url_parts));
         let parts = parts.map(|part| ReportPart { part: Some(part) });
         let reply = self.client.clone().report(tokio_stream::iter(parts)).await?.into_inner();
@@ -152,7 +160,8 @@ impl Master {
     /// If the master is away; the leases run out then.
     pub async fn hand_back(&self, tokens: Vec<Token>) -> Result<(), MasterError> {
         let tokens = tokens.into_iter().map(|token| token.0).collect();
-        let request = HandBackRequest { worker: self.worker.to_string(), tokens, all: false };
+        let request =
+            HandBackRequest { worker: self.worker.to_string(), tokens, ..Default::default() };
         self.client.clone().hand_back(request).await?;
         Ok(())
     }
@@ -163,7 +172,7 @@ impl Master {
     /// As [`Master::hand_back`].
     pub async fn hand_back_all(&self) -> Result<(), MasterError> {
         let worker = self.worker.to_string();
-        let request = HandBackRequest { worker, tokens: Vec::new(), all: true };
+        let request = HandBackRequest { worker, all: true, ..Default::default() };
         self.client.clone().hand_back(request).await?;
         Ok(())
     }

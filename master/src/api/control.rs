@@ -34,7 +34,7 @@ impl v1::control_server::Control for ControlApi {
         &self,
         request: Request<SubmitRequest>,
     ) -> Result<Response<SubmitReply>, Status> {
-        let SubmitRequest { name, seeds, spec_json } = request.into_inner();
+        let SubmitRequest { name, seeds, spec_json, .. } = request.into_inner();
         check_name(&name).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let spec = CrawlSpec::from_json(&spec_json).map_err(Status::invalid_argument)?;
         let seeds: Vec<CrawlUrl> =
@@ -56,7 +56,72 @@ impl v1::control_server::Control for ControlApi {
         let name = (!name.is_empty()).then_some(name);
         let wait = Duration::from_millis(wait_ended_ms).min(WAIT_MAX);
         let crawls = self.crawls.status(name, wait).await?;
-        Ok(Response::new(StatusReply { crawls: crawls.into_iter().map(crawl_status).collect() }))
+        let crawls = crawls.into_iter().map(crawl_status).collect();
+        Ok(Response::new(StatusReply { crawls, ..StatusReply::default() }))
+    }
+
+    async fn steer(
+        &self,
+        _: Request<v1::SteerRequest>,
+    ) -> Result<Response<v1::SteerReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn workers(
+        &self,
+        _: Request<v1::WorkersRequest>,
+    ) -> Result<Response<v1::WorkersReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn drain(
+        &self,
+        _: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn hosts(
+        &self,
+        _: Request<v1::HostsRequest>,
+    ) -> Result<Response<v1::HostsReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn quarantine(
+        &self,
+        _: Request<v1::QuarantineRequest>,
+    ) -> Result<Response<v1::QuarantineReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn release(
+        &self,
+        _: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type PageStream = tokio_stream::Empty<Result<v1::PagePart, Status>>;
+
+    async fn page(
+        &self,
+        _: Request<v1::PageRequest>,
+    ) -> Result<Response<Self::PageStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type ExportStream = tokio_stream::Empty<Result<v1::ExportPart, Status>>;
+
+    async fn export(
+        &self,
+        _: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 
@@ -102,5 +167,6 @@ fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {
                 detail: trouble.detail,
             })
             .collect(),
+        ..v1::CrawlStatus::default()
     }
 }

@@ -78,6 +78,7 @@ impl v1::worker_server::Worker for WorkerApi {
             instance: welcome.instance,
             lease_ms: millis(welcome.lease),
             version: VERSION.to_owned(),
+            ..JoinReply::default()
         }))
     }
 
@@ -110,10 +111,11 @@ impl v1::worker_server::Worker for WorkerApi {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let RenewRequest { worker, tokens } = request.into_inner();
+        let RenewRequest { worker, tokens, .. } = request.into_inner();
         let tokens = tokens.into_iter().map(Token).collect();
         let lost = self.crawls.renew(worker_name(&worker)?, tokens).await?;
-        Ok(Response::new(RenewReply { lost: lost.into_iter().map(|token| token.0).collect() }))
+        let lost = lost.into_iter().map(|token| token.0).collect();
+        Ok(Response::new(RenewReply { lost, ..RenewReply::default() }))
     }
 
     async fn report(
@@ -142,7 +144,7 @@ impl v1::worker_server::Worker for WorkerApi {
         &self,
         request: Request<HandBackRequest>,
     ) -> Result<Response<HandBackReply>, Status> {
-        let HandBackRequest { worker, tokens, all } = request.into_inner();
+        let HandBackRequest { worker, tokens, all, .. } = request.into_inner();
         let tokens = tokens.into_iter().map(Token).collect();
         let leases = if all { HandBack::All } else { HandBack::Tokens(tokens) };
         self.crawls.hand_back(worker_name(&worker)?, leases).await?;
