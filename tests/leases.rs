@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use trawl_master::{
     api::WorkerApi,
-    crawl::{Crawls, Owner, PageSettings},
+    crawl::{Crawls, Owner, PageSettings, Submission},
     frontier::{CrawlStatus, Frontier, Limits},
     store::memory::MemoryStore,
 };
@@ -73,7 +73,7 @@ impl Fetch for Web {
 /// The master's service, with every Renew held up for as long as `delay` says of
 /// the how-manyth it is.
 fn channel(crawls: &Crawls, delay: fn(usize) -> Duration) -> Channel {
-    let service = WorkerServer::new(WorkerApi::new(crawls.clone()));
+    let service = WorkerServer::new(WorkerApi::new(crawls.clone(), Size::mib(64)));
     let renewals = Arc::new(Mutex::new(0));
     BoxCloneSyncService::new(service_fn(move |request: http::Request<Body>| {
         let (service, renewals) = (service.clone(), Arc::clone(&renewals));
@@ -109,12 +109,13 @@ async fn crawl(
     let spec =
         CrawlSpec { robots: RobotsPolicy::Ignore, delay: host_delay, ..CrawlSpec::default() };
     let seeds = (0..seeds).map(|n| format!("http://a.example/{n}").parse().unwrap()).collect();
-    crawls.submit("c".into(), spec, seeds).await.unwrap().unwrap();
+    let submission = Submission { name: "c".into(), spec, seeds, take_up: false };
+    crawls.submit(submission).await.unwrap().unwrap();
 
     let web = Web::default();
     let fetcher = web.clone();
     let working = tokio::spawn(pipeline::run(
-        Master::new(channel(&crawls, delay), "w"),
+        Master::new(channel(&crawls, delay), "w", 32),
         WorkerConfig::new("w".into()),
         Arc::new(move |_: &CrawlSpec| Ok(fetcher.clone())),
         stop.clone(),
@@ -131,8 +132,8 @@ async fn crawl(
 fn ended(crawls: &Crawls) -> impl Future<Output = CrawlStatus> {
     let hour = Duration::from_secs(60 * 60);
     async move {
-        let status = timeout(hour * 2, crawls.status(None, hour)).await.unwrap().unwrap();
-        let status = status.into_iter().next().unwrap();
+        let overview = timeout(hour * 2, crawls.status(None, hour)).await.unwrap().unwrap();
+        let status = overview.unwrap().crawls.into_iter().next().unwrap();
         assert_eq!((status.queued, status.leased), (0, 0), "it has ended: {status:?}");
         status
     }

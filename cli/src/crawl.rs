@@ -115,7 +115,7 @@ async fn crawl_on(
 
     let stop = CancellationToken::new();
     let work = pipeline::run(
-        MasterClient::new(in_process(master), WORKER),
+        MasterClient::new(in_process(master), WORKER, worker.lanes),
         worker,
         Arc::new(HttpFetcher::new),
         stop.clone(),

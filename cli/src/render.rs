@@ -174,6 +174,7 @@ fn class_text(class: Class) -> &'static str {
         Class::OtherStatus => "other status",
         Class::OverBudget => "not fetched: the host's page budget was used up",
         Class::Quarantined => "quarantined: they were lost with their worker too often",
+        Class::Dropped => "given up by an operator",
         Class::Failed(kind) => match kind {
             FailureKind::NoSuchHost => "failed: no such host",
             FailureKind::Dns => "failed: name server",

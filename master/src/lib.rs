@@ -1,13 +1,15 @@
 //! trawl's master: owns the frontier, the visited set and the page store.
 //!
 //! In reading order: `api` takes messages in, `crawl` is the one owner of state
-//! behind them, `frontier` decides, `store` and `pages` keep, `export` hands out.
+//! behind them and `workers` those who call, `frontier` decides, `store` and `pages` keep, `export` hands out.
 
 pub mod server;
 
 pub mod api;
 
 pub mod crawl;
+
+pub mod workers;
 
 pub mod frontier;
 

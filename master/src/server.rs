@@ -26,6 +26,8 @@ pub struct MasterConfig {
     pub cache: Size,
     /// Bytes after which a segment of pages is full.
     pub segment: Size,
+    /// Bytes that all reports on their way may take in memory.
+    pub report_room: Size,
     /// The frontier's limits.
     pub limits: Limits,
 }
@@ -33,7 +35,13 @@ pub struct MasterConfig {
 impl MasterConfig {
     /// The defaults, in a data directory.
     pub fn new(data: PathBuf) -> Self {
-        Self { data, cache: Size::mib(32), segment: Size::mib(1024), limits: Limits::default() }
+        Self {
+            data,
+            cache: Size::mib(32),
+            segment: Size::mib(1024),
+            report_room: Size::mib(256),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -66,6 +74,7 @@ impl StartError {
 #[derive(Debug)]
 pub struct Master {
     crawls: Crawls,
+    report_room: Size,
     stop: CancellationToken,
     /// None once the end has been told.
     ended: Option<oneshot::Receiver<Result<(), CrawlError>>>,
@@ -95,12 +104,12 @@ impl Master {
             let _ = tell.send(result);
         };
         thread::Builder::new().name("crawls".into()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Self { crawls, stop, ended: Some(ended) })
+        Ok(Self { crawls, report_room: config.report_room, stop, ended: Some(ended) })
     }
 
     /// The service for workers; over TCP, or called in process.
     pub fn worker_service(&self) -> WorkerServer<WorkerApi> {
-        WorkerServer::new(WorkerApi::new(self.crawls.clone()))
+        WorkerServer::new(WorkerApi::new(self.crawls.clone(), self.report_room))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

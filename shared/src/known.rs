@@ -17,6 +17,11 @@ impl Known {
         Self { entries: vec![0; entries.max(1).next_power_of_two()] }
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.entries.fill(0);
+    }
+
     /// Whether the URL is known in the crawl; `false` means "perhaps not".
     pub fn contains(&self, crawl: u32, id: &UrlId) -> bool {
         let (at, entry) = self.place(crawl, id);

@@ -51,6 +51,8 @@ pub enum Class {
     OverBudget,
     /// It took down too many workers.
     Quarantined,
+    /// Somebody gave it up.
+    Dropped,
 }
 
 impl FailureKind {
@@ -116,7 +118,7 @@ pub fn is_transient_status(status: u16) -> bool {
 
 impl Class {
     /// How many classes there are; each has a number below.
-    pub const COUNT: usize = 7 + FailureKind::ALL.len();
+    pub const COUNT: usize = 8 + FailureKind::ALL.len();
 
     /// The class of a final answer.
     pub const fn of_status(status: u16) -> Self {
@@ -134,7 +136,7 @@ impl Class {
         [Self::Ok, Self::Redirect, Self::ClientError, Self::ServerError, Self::OtherStatus]
             .into_iter()
             .chain(FailureKind::ALL.into_iter().map(Self::Failed))
-            .chain([Self::OverBudget, Self::Quarantined])
+            .chain([Self::OverBudget, Self::Quarantined, Self::Dropped])
     }
 
     /// The class's number, as it is stored; new classes go at the end.
@@ -148,6 +150,7 @@ impl Class {
             Self::OverBudget => 5,
             Self::Quarantined => 6,
             Self::Failed(kind) => 7 + kind as u8,
+            Self::Dropped => 19,
         }
     }
 
@@ -167,6 +170,7 @@ impl Class {
             Self::Failed(kind) => kind.word(),
             Self::OverBudget => "over_budget",
             Self::Quarantined => "quarantined",
+            Self::Dropped => "dropped",
         }
     }
 

@@ -163,6 +163,16 @@ impl UrlId {
     }
 }
 
+impl FromStr for UrlId {
+    type Err = ();
+
+    /// Reads what [`UrlId`]'s `Display` writes.
+    fn from_str(hex: &str) -> Result<Self, ()> {
+        let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).map_err(|_| ())?;
+        Self::from_bytes(&bytes).ok_or(())
+    }
+}
+
 impl fmt::Display for UrlId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))

@@ -17,6 +17,7 @@ use trawl_shared::{
 use crate::{
     crawls::ReadyCrawl,
     fetch::{FetchError, Page, retry_after},
+    master::Life,
     parse::Parsed,
     record::{Digests, Recorder, digest_page},
     report::Outgoing,
@@ -36,6 +37,7 @@ pub(crate) struct Leased {
     pub(crate) hops: u32,
     pub(crate) attempt: u32,
     pub(crate) via: Vec<u8>,
+    pub(crate) life: Life,
     pub(crate) host_delay: Option<std::time::Duration>,
 }
 
@@ -93,7 +95,7 @@ impl Account {
         let mut report = report(leased, &page.url, url_report::Outcome::Response(response));
         report.offers = offers;
         report.records = records.bytes;
-        Outgoing { report, offered, room: None }
+        Outgoing { report, offered, life: leased.life, room: None }
     }
 
     /// The account of a fetch that brought nothing.
@@ -121,7 +123,7 @@ impl Account {
             retry_after_ms: retry_after.map_or(0, millis),
         };
         let report = report(leased, url, url_report::Outcome::Failure(failure));
-        Outgoing { report, offered: Vec::new(), room: None }
+        Outgoing { report, offered: Vec::new(), life: leased.life, room: None }
     }
 }
 

@@ -73,6 +73,11 @@ impl<F: Fetch> ReadyCrawls<F> {
         Ok(ready)
     }
 
+    /// Forgets all: they are another master's.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<ReadyCrawl<F>>>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }

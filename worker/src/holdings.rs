@@ -24,6 +24,8 @@ struct Held {
     fence: Instant,
     /// URLs of it whose outcome the master has not acknowledged.
     open: usize,
+    /// Of those, the ones that will not be begun, because it is wanted back.
+    dropped: Option<usize>,
 }
 
 /// The part of a lease's duration, counted from before it was asked for, in which
@@ -32,9 +34,12 @@ fn fence(asked: Instant, lease: Duration) -> Instant {
     asked + lease.mul_f64(0.8)
 }
 
+/// The longest between two heartbeats, which also bring what the master wants.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
+
 /// How often leases are renewed.
 pub(crate) fn renewal_interval(lease: Duration) -> Duration {
-    lease.mul_f64(0.4)
+    lease.mul_f64(0.4).min(HEARTBEAT_MAX)
 }
 
 /// The longest that a lease call may wait at the master. What is granted at its end
@@ -46,7 +51,7 @@ pub(crate) fn wait_max(lease: Duration) -> Duration {
 impl Holdings {
     /// A lease was granted to a request sent at `asked`.
     pub(crate) fn take(&self, token: Token, urls: usize, asked: Instant, lease: Duration) {
-        self.lock().insert(token, Held { fence: fence(asked, lease), open: urls });
+        self.lock().insert(token, Held { fence: fence(asked, lease), open: urls, dropped: None });
     }
 
     /// Whether the worker may fetch under a token now.
@@ -54,15 +59,43 @@ impl Holdings {
         self.lock().get(&token).is_some_and(|held| now < held.fence)
     }
 
-    /// The master has acknowledged a URL of a token.
-    pub(crate) fn acknowledged(&self, token: Token) {
+    /// The master has acknowledged a URL of a token. Returns whether the lease is to
+    /// be handed back now: what is left of it will not be begun.
+    pub(crate) fn acknowledged(&self, token: Token) -> bool {
         let mut all = self.lock();
-        if let Some(held) = all.get_mut(&token) {
-            held.open = held.open.saturating_sub(1);
-            if held.open == 0 {
-                all.remove(&token);
-            }
+        let Some(held) = all.get_mut(&token) else { return false };
+        held.open = held.open.saturating_sub(1);
+        let rest = held.dropped;
+        if held.open <= rest.unwrap_or(0) {
+            all.remove(&token);
+            return rest.is_some_and(|rest| rest > 0);
         }
+        false
+    }
+
+    /// A lease is wanted back: `dropped` of its URLs will not be begun. Returns whether
+    /// it is to be handed back now: nothing of it is under way.
+    pub(crate) fn recall(&self, token: Token, dropped: usize) -> bool {
+        let mut all = self.lock();
+        let Some(held) = all.get_mut(&token) else { return false };
+        let dropped = held.dropped.unwrap_or(0) + dropped;
+        held.dropped = Some(dropped);
+        let is_idle = held.open <= dropped;
+        if is_idle {
+            all.remove(&token);
+        }
+        is_idle
+    }
+
+    /// What is held: leases, and URLs in them.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let all = self.lock();
+        (all.len(), all.values().map(|held| held.open).sum())
+    }
+
+    /// Lets go of everything: it is another master's.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
     }
 
     /// The worker lets go of a lease: it is not renewed, and runs out.
@@ -117,6 +150,19 @@ mod tests {
         assert!(holdings.may_fetch(Token(1), at(35)));
         holdings.renewed(&[Token(1)], &[Token(1)], at(24), lease);
         assert!(!holdings.may_fetch(Token(1), at(25)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recalled_lease_goes_back_when_what_is_under_way_has_ended() {
+        let holdings = Holdings::default();
+        holdings.take(Token(1), 3, Instant::now(), Duration::from_secs(30));
+        assert!(!holdings.recall(Token(1), 2), "one is under way");
+        assert!(!holdings.recall(Token(1), 0), "and asking again changes nothing");
+        assert!(holdings.acknowledged(Token(1)));
+        assert_eq!(holdings.tokens(), []);
+        holdings.take(Token(2), 3, Instant::now(), Duration::from_secs(30));
+        assert!(holdings.recall(Token(2), 3), "nothing is under way");
+        assert_eq!(holdings.tokens(), []);
     }
 
     #[tokio::test(start_paused = true)]

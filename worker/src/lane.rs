@@ -22,11 +22,21 @@ use crate::{
     account::{Account, Leased},
     crawls::ReadyCrawl,
     fetch::{Fetch, FetchError, Page, RobotsCache, Rules, fetch_rules},
+    master::Life,
     pipeline::Worker,
 };
 
-/// A lane asks for more URLs when it has this many left.
-const LOW_WATER: usize = 24;
+/// A lane asks for more URLs when what it has left takes no longer than this.
+const LOW_WATER: Duration = Duration::from_secs(1);
+
+/// The least time that a fetch is taken to need.
+const FETCH_MIN: Duration = Duration::from_millis(10);
+
+/// URLs left when a lane asks for more; one at least.
+fn low_water(delay: Duration) -> usize {
+    let urls = LOW_WATER.as_millis() / delay.max(FETCH_MIN).as_millis();
+    usize::try_from(urls).unwrap_or(usize::MAX).max(1)
+}
 
 /// What a lane has to do. Shared by the lane, which takes, and the lease loops,
 /// which add.
@@ -52,6 +62,7 @@ pub(crate) struct Batch {
     host: u32,
     spec_version: u32,
     delay: Duration,
+    life: Life,
     urls: VecDeque<LeasedUrl>,
 }
 
@@ -62,14 +73,17 @@ struct Task {
     host: u32,
     spec_version: u32,
     delay: Duration,
+    life: Life,
     url: LeasedUrl,
     /// The lane runs low and has not asked for more yet.
     is_low: bool,
 }
 
-impl From<HostBatch> for Batch {
-    fn from(batch: HostBatch) -> Self {
+impl Batch {
+    /// A batch that was leased from a master in this life of it.
+    pub(crate) fn of(batch: HostBatch, life: Life) -> Self {
         Self {
+            life,
             token: Token(batch.token),
             crawl: batch.crawl,
             host: batch.host,
@@ -107,19 +121,31 @@ impl Work {
                 continue;
             };
             let (token, crawl, host) = (batch.token, batch.crawl, batch.host);
-            let (spec_version, delay) = (batch.spec_version, batch.delay);
+            let (spec_version, delay, life) = (batch.spec_version, batch.delay, batch.life);
             let left: usize = state.batches.iter().map(|batch| batch.urls.len()).sum();
-            let is_low = left <= LOW_WATER && !state.asked;
+            let is_low = left <= low_water(delay) && !state.asked;
             state.asked |= is_low;
-            return Some(Task { token, crawl, host, spec_version, delay, url, is_low });
+            return Some(Task { token, crawl, host, spec_version, delay, life, url, is_low });
         }
         state.ended = true;
         None
     }
 
-    /// Drops what is left of a lease that the worker may no longer act on.
-    fn forget(&self, token: Token) {
-        self.lock().batches.retain(|batch| batch.token != token);
+    /// Drops what is left of a lease that the worker is not to act on any more.
+    /// Returns how many URLs that are.
+    pub(crate) fn forget(&self, token: Token) -> usize {
+        let mut dropped = 0;
+        self.lock().batches.retain(|batch| {
+            let stays = batch.token != token;
+            dropped += if stays { 0 } else { batch.urls.len() };
+            stays
+        });
+        dropped
+    }
+
+    /// Drops everything: it is another master's.
+    pub(crate) fn clear(&self) {
+        self.lock().batches.clear();
     }
 
     /// Ends the lane with work left in it.
@@ -177,6 +203,7 @@ impl<F: Fetch> Lane<F> {
             hops: task.url.hops,
             attempt: task.url.attempt,
             via: task.url.via,
+            life: task.life,
             host_delay: None,
         };
         let outcome = self.outcome(&crawl, leased.clone(), url.clone(), task.delay);
@@ -191,6 +218,7 @@ impl<F: Fetch> Lane<F> {
                 self.account.failure(&leased, &url, FailureKind::Internal, detail, None)
             }
         };
+        worker.note(&outgoing);
         worker.outbox.put(outgoing).await;
         Ok(())
     }

@@ -3,14 +3,20 @@
 //!
 //! Two loops lease: one asks for further hosts while lanes are free, the other
 //! for more of the hosts whose lanes run low. Each host has a lane; lanes put
-//! reports into the outbox; one loop sends them, and one renews what is held.
+//! reports into the outbox; one loop sends them, and one is the heartbeat, which
+//! renews what is held and hears what the master wants: leases back, or that the
+//! worker drains. When the master is away all of them wait for it.
+//!
 //! To stop, leasing and lanes end first, then the outbox runs dry, then what is
 //! left is handed back.
 
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +26,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use trawl_proto::v1::{HostBatch, HostRef, Verdict};
+use trawl_proto::v1::{Activity, HostBatch, HostRef, Verdict, url_report::Outcome};
 use trawl_shared::{backoff, known::Known, lease::Token};
 
 use crate::{
@@ -28,8 +34,8 @@ use crate::{
     crawls::{MakeFetcher, ReadyCrawls},
     fetch::{Fetch, RobotsCache},
     holdings::{Holdings, renewal_interval, wait_max},
-    lane::{self, Work},
-    master::{Master, MasterError, Welcome},
+    lane::{self, Batch, Work},
+    master::{Life, Master, MasterError},
     report::{Outbox, Outgoing, Outlet, outbox},
 };
 
@@ -45,6 +51,16 @@ pub(crate) struct Worker<F> {
     pub(crate) holdings: Holdings,
     pub(crate) known: Mutex<Known>,
     pub(crate) outbox: Outbox,
+    /// Which master's data the caches are about.
+    life: Mutex<Life>,
+    counters: Counters,
+    /// Leases that are ready to be handed back.
+    wanted_back: Mutex<Vec<Token>>,
+    hand_back: Notify,
+    /// Told when the worker may lease again after it had to drain.
+    undrained: Notify,
+    /// Why the worker cannot go on.
+    failure: Mutex<Option<MasterError>>,
     /// Cancelled when no further fetch may start.
     pub(crate) stop: CancellationToken,
     /// Cancelled when fetches under way are to be given up.
@@ -54,20 +70,30 @@ pub(crate) struct Worker<F> {
     low: mpsc::Sender<HostRef>,
 }
 
+/// What the worker has done since its start, for people.
+#[derive(Debug, Default)]
+struct Counters {
+    pages: AtomicU64,
+    failures: AtomicU64,
+    wire_bytes: AtomicU64,
+}
+
 /// Works for `master` until `stop` is cancelled. Then no further fetch is begun,
 /// those under way may end within the grace period, their outcomes are reported,
 /// and the rest is handed back.
 ///
 /// # Errors
-/// If the master refuses the worker.
+/// If the master refuses the worker, or takes another one of its name in its place.
 pub async fn run<F: Fetch>(
     master: Master,
     config: WorkerConfig,
     make_fetcher: MakeFetcher<F>,
     stop: CancellationToken,
 ) -> Result<(), MasterError> {
-    let Some(welcome) = join(&master, &stop).await? else { return Ok(()) };
-    tracing::info!(instance = %welcome.instance, "joined the master");
+    if !join(&master, &stop).await? {
+        return Ok(());
+    }
+    tracing::info!(instance = %master.instance(), worker = %config.name, "joined the master");
     let (outbox, outlet) = outbox(&config);
     let (low, lows) = mpsc::channel(config.lanes.max(1));
     let worker = Arc::new(Worker {
@@ -80,38 +106,50 @@ pub async fn run<F: Fetch>(
         lanes: Mutex::default(),
         lane_ended: Notify::new(),
         low,
-        stop,
+        life: Mutex::new(master.life()),
+        counters: Counters::default(),
+        wanted_back: Mutex::default(),
+        hand_back: Notify::new(),
+        undrained: Notify::new(),
+        failure: Mutex::default(),
+        stop: stop.child_token(),
         config,
         master,
     });
 
     let lanes = TaskTracker::new();
-    let renewal = tokio::spawn(renew(Arc::clone(&worker), welcome.lease));
+    let heartbeat = tokio::spawn(beat(Arc::clone(&worker)));
+    let returns = tokio::spawn(hand_back_recalled(Arc::clone(&worker)));
     let drain = CancellationToken::new();
     let reporter = tokio::spawn(send_reports(Arc::clone(&worker), outlet, drain.clone()));
-    tokio::join!(
-        lease_hosts(&worker, welcome.lease, &lanes),
-        lease_more(&worker, welcome.lease, lows),
-    );
+    tokio::join!(lease_hosts(&worker, &lanes), lease_more(&worker, lows),);
     worker.end_lanes(lanes).await;
     drain.cancel();
     worker.end_reports(reporter).await;
-    renewal.abort();
+    heartbeat.abort();
+    returns.abort();
+    if let Some(failure) = lock(&worker.failure).take() {
+        return Err(failure);
+    }
     worker.hand_back().await;
     Ok(())
 }
 
-/// Joins the master, for as long as it takes. None if the worker stops first.
-async fn join(master: &Master, stop: &CancellationToken) -> Result<Option<Welcome>, MasterError> {
+/// Joins the master, for as long as it takes. False if the worker stops first.
+async fn join(master: &Master, stop: &CancellationToken) -> Result<bool, MasterError> {
     let mut attempt = 0;
     loop {
-        match master.join().await {
-            Ok(welcome) => return Ok(Some(welcome)),
+        let joined = tokio::select! {
+            joined = master.join() => joined,
+            () = stop.cancelled() => return Ok(false),
+        };
+        match joined {
+            Ok(()) => return Ok(true),
             Err(error @ MasterError::Away(_)) => {
                 attempt += 1;
                 tracing::warn!(%error, attempt, "will try to join again");
                 if !wait_again(attempt, stop).await {
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
             Err(error) => return Err(error),
@@ -120,25 +158,31 @@ async fn join(master: &Master, stop: &CancellationToken) -> Result<Option<Welcom
 }
 
 /// Asks for further hosts while lanes are free.
-async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lease: Duration, lanes: &TaskTracker) {
+async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lanes: &TaskTracker) {
     let mut failures = 0;
     while !worker.stop.is_cancelled() {
+        let undrained = worker.undrained.notified();
+        if worker.master.is_draining() {
+            tokio::select! { () = undrained => {}, () = worker.stop.cancelled() => {} }
+            continue;
+        }
         let lane_ended = worker.lane_ended.notified();
         let free = worker.config.lanes.saturating_sub(worker.lanes().len());
         if free == 0 {
             tokio::select! { () = lane_ended => {}, () = worker.stop.cancelled() => {} }
             continue;
         }
-        let wait = worker.config.lease_wait.min(wait_max(lease));
+        let wait = worker.config.lease_wait.min(wait_max(worker.master.lease_duration()));
         let asked = Instant::now();
         let call = worker.master.lease(free, worker.config.crawl, Vec::new(), wait);
         let Some(answer) = worker.unless_stopped(call).await else { return };
         match answer {
             Ok(batches) => {
                 failures = 0;
-                worker.take(batches, asked, lease, lanes);
+                worker.take(batches, asked, lanes);
             }
             Err(error) => {
+                worker.end_if_replaced(&error);
                 failures += 1;
                 tracing::warn!(%error, "will ask for leases again");
                 wait_again(failures, &worker.stop).await;
@@ -148,23 +192,22 @@ async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lease: Duration, lanes: 
 }
 
 /// Asks for more of the hosts whose lanes run low.
-async fn lease_more<F: Fetch>(
-    worker: &Worker<F>,
-    lease: Duration,
-    mut lows: mpsc::Receiver<HostRef>,
-) {
+async fn lease_more<F: Fetch>(worker: &Worker<F>, mut lows: mpsc::Receiver<HostRef>) {
     loop {
         let Some(first) = worker.unless_stopped(lows.recv()).await.flatten() else { return };
         let mut hosts = vec![first];
         while let Ok(host) = lows.try_recv() {
             hosts.push(host);
         }
+        if worker.master.is_draining() {
+            continue;
+        }
         let asked = Instant::now();
         let call = worker.master.lease(0, worker.config.crawl, hosts, Duration::ZERO);
         match worker.unless_stopped(call).await {
             None => return,
             Some(Ok(batches)) => {
-                let homeless = worker.take_more(batches, asked, lease);
+                let homeless = worker.take_more(batches, asked);
                 if !homeless.is_empty()
                     && let Some(Err(error)) =
                         worker.unless_stopped(worker.master.hand_back(homeless)).await
@@ -184,43 +227,69 @@ async fn send_reports<F: Fetch>(
     mut outlet: Outlet,
     drain: CancellationToken,
 ) {
-    outlet.run(&worker.master, &drain, |outgoing, verdict| worker.hear(outgoing, verdict)).await;
+    let hear = |outgoing: &Outgoing, verdict| worker.hear(outgoing, verdict);
+    if let Err(error) = outlet.run(&worker.master, &drain, hear).await {
+        worker.end_if_replaced(&error);
+    }
 }
 
-/// Renews what is held, until the task is aborted.
-async fn renew<F: Fetch>(worker: Arc<Worker<F>>, lease: Duration) {
+/// The heartbeat: renews what is held, and does what the master wants, until the
+/// task is aborted.
+async fn beat<F: Fetch>(worker: Arc<Worker<F>>) {
+    let mut was_draining = false;
     loop {
-        sleep(renewal_interval(lease)).await;
+        sleep(renewal_interval(worker.master.lease_duration())).await;
         let tokens = worker.holdings.tokens();
-        if tokens.is_empty() {
-            continue;
-        }
         let asked = Instant::now();
-        match worker.master.renew(&tokens).await {
-            Ok(lost) => worker.holdings.renewed(&tokens, &lost, asked, lease),
-            Err(error) => tracing::warn!(%error, held = tokens.len(), "leases were not renewed"),
+        match worker.master.renew(&tokens, worker.activity()).await {
+            Ok(renewal) => {
+                let lease = worker.master.lease_duration();
+                worker.catch_up();
+                worker.holdings.renewed(&tokens, &renewal.lost, asked, lease);
+                worker.recall(&renewal.recalled);
+                if renewal.drain != was_draining {
+                    was_draining = renewal.drain;
+                    let (leases, urls) = worker.holdings.count();
+                    tracing::info!(drain = renewal.drain, leases, urls, "told to drain, or not to");
+                    worker.undrained.notify_waiters();
+                }
+            }
+            Err(error) => {
+                worker.end_if_replaced(&error);
+                tracing::warn!(%error, held = tokens.len(), "leases were not renewed");
+            }
+        }
+    }
+}
+
+/// Hands back what was recalled, as soon as nothing of it is under way.
+async fn hand_back_recalled<F: Fetch>(worker: Arc<Worker<F>>) {
+    loop {
+        worker.hand_back.notified().await;
+        let tokens = std::mem::take(&mut *lock(&worker.wanted_back));
+        if let Err(error) = worker.master.hand_back(tokens).await {
+            tracing::debug!(%error, "leases were not handed back; they run out");
         }
     }
 }
 
 impl<F: Fetch> Worker<F> {
     /// Takes batches of further hosts: each gets a lane.
-    fn take(
-        self: &Arc<Self>,
-        batches: Vec<HostBatch>,
-        asked: Instant,
-        lease: Duration,
-        lanes: &TaskTracker,
-    ) {
+    fn take(self: &Arc<Self>, batches: Vec<HostBatch>, asked: Instant, lanes: &TaskTracker) {
+        let life = self.catch_up();
+        let lease = self.master.lease_duration();
         for batch in batches {
             self.holdings.take(Token(batch.token), batch.urls.len(), asked, lease);
             let key = (batch.crawl, batch.host);
+            let batch = Batch::of(batch, life);
             let mut all = self.lanes();
             // The host's last lane may not have ended quite yet.
-            let batch = match all.get(&key).map(|work| work.add(batch.clone().into())) {
-                Some(Ok(())) => continue,
-                Some(Err(batch)) => batch,
-                None => batch.into(),
+            let batch = match all.get(&key) {
+                None => batch,
+                Some(work) => match work.add(batch) {
+                    Ok(()) => continue,
+                    Err(batch) => batch,
+                },
             };
             let work = Arc::new(Work::of(batch));
             all.insert(key, Arc::clone(&work));
@@ -235,13 +304,15 @@ impl<F: Fetch> Worker<F> {
 
     /// Takes batches of hosts that have a lane. Returns the tokens of those whose
     /// lane has ended meanwhile: only it knew when the host may be fetched from.
-    fn take_more(&self, batches: Vec<HostBatch>, asked: Instant, lease: Duration) -> Vec<Token> {
+    fn take_more(&self, batches: Vec<HostBatch>, asked: Instant) -> Vec<Token> {
+        let life = self.catch_up();
+        let lease = self.master.lease_duration();
         let mut homeless = Vec::new();
         for batch in batches {
             let (token, urls) = (Token(batch.token), batch.urls.len());
             let work = self.lanes().get(&(batch.crawl, batch.host)).cloned();
             self.holdings.take(token, urls, asked, lease);
-            if work.is_none_or(|work| work.add(batch.into()).is_err()) {
+            if work.is_none_or(|work| work.add(Batch::of(batch, life)).is_err()) {
                 self.holdings.drop(token);
                 homeless.push(token);
             }
@@ -267,14 +338,92 @@ impl<F: Fetch> Worker<F> {
     /// Hears the master's verdict on a report.
     fn hear(&self, outgoing: &Outgoing, verdict: Verdict) {
         let token = outgoing.token();
-        self.holdings.acknowledged(token);
+        let life = self.catch_up();
+        if outgoing.life != life {
+            return;
+        }
+        if self.holdings.acknowledged(token) {
+            self.give_back(token);
+        }
         if matches!(verdict, Verdict::Applied | Verdict::Already) {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            for id in &outgoing.offered {
-                known.insert(outgoing.report.crawl, id);
+            let mut known = lock(&self.known);
+            // The caches are emptied under this lock when another life begins.
+            if *lock(&self.life) == outgoing.life {
+                for id in &outgoing.offered {
+                    known.insert(outgoing.report.crawl, id);
+                }
             }
         } else {
             tracing::warn!(%token, "a report came too late");
+        }
+    }
+
+    /// Forgets what was another master's, if the worker has met another one since.
+    /// Returns the life that all is about now.
+    fn catch_up(&self) -> Life {
+        let now = self.master.life();
+        let mut known = lock(&self.known);
+        let mut life = lock(&self.life);
+        if *life != now {
+            tracing::warn!(
+                "the master has another data directory; what was leased of the former is dropped"
+            );
+            *life = now;
+            known.clear();
+            self.crawls.clear();
+            self.robots.clear();
+            self.holdings.clear();
+            self.lanes().values().for_each(|work| work.clear());
+        }
+        now
+    }
+
+    /// Lets go of leases that the master wants back: at once, or when what is under
+    /// way of them has ended.
+    fn recall(&self, tokens: &[Token]) {
+        for token in tokens {
+            let dropped = self.lanes().values().map(|work| work.forget(*token)).sum();
+            if self.holdings.recall(*token, dropped) {
+                self.give_back(*token);
+            }
+        }
+    }
+
+    fn give_back(&self, token: Token) {
+        lock(&self.wanted_back).push(token);
+        self.hand_back.notify_one();
+    }
+
+    /// Ends the worker if another one has its name now.
+    fn end_if_replaced(&self, error: &MasterError) {
+        if matches!(error, MasterError::Replaced(_)) {
+            lock(&self.failure).get_or_insert_with(|| error.clone());
+            self.stop.cancel();
+        }
+    }
+
+    /// Counts an outcome.
+    pub(crate) fn note(&self, outgoing: &Outgoing) {
+        let counters = &self.counters;
+        match &outgoing.report.outcome {
+            Some(Outcome::Response(response)) => {
+                counters.pages.fetch_add(1, Ordering::Relaxed);
+                counters.wire_bytes.fetch_add(response.wire_bytes, Ordering::Relaxed);
+            }
+            _ => {
+                counters.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn activity(&self) -> Activity {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Activity {
+            lanes_busy: u32::try_from(self.lanes().len()).unwrap_or(u32::MAX),
+            pages: count(&self.counters.pages),
+            failures: count(&self.counters.failures),
+            wire_bytes: count(&self.counters.wire_bytes),
+            outbox_bytes: self.outbox.bytes(),
         }
     }
 
@@ -324,8 +473,13 @@ impl<F: Fetch> Worker<F> {
     }
 
     fn lanes(&self) -> MutexGuard<'_, HashMap<(u32, u32), Arc<Work>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lanes)
     }
+}
+
+/// What is behind these locks is never left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits before the next try. False if the worker is stopped meanwhile.

@@ -13,7 +13,7 @@ use trawl_shared::{backoff, lease::Token, url::UrlId};
 
 use crate::{
     config::WorkerConfig,
-    master::{Master, MasterError},
+    master::{Life, Master, MasterError},
 };
 
 /// The first wait when the master is away, and the longest.
@@ -27,6 +27,8 @@ const REPORTS_MAX: usize = 1_024;
 pub(crate) struct Outgoing {
     pub(crate) report: UrlReport,
     pub(crate) offered: Vec<UrlId>,
+    /// Whose lease it belongs to.
+    pub(crate) life: Life,
     /// Its share of the outbox.
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
@@ -61,6 +63,11 @@ pub(crate) fn outbox(config: &WorkerConfig) -> (Outbox, Outlet) {
 }
 
 impl Outbox {
+    /// Bytes that wait for the master.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.room_bytes) - self.room.available_permits() as u64
+    }
+
     /// Puts a report in, as soon as there is room. One that is larger than the
     /// whole outbox waits until it is empty.
     pub(crate) async fn put(&self, mut outgoing: Outgoing) {
@@ -74,19 +81,21 @@ impl Outbox {
 
 impl Outlet {
     /// Sends what the lanes put in, until `drain` is cancelled and all is sent.
-    /// `told` hears of every verdict.
+    /// `told` hears of every verdict. Ends with the error if the master has taken
+    /// another worker in this one's place.
     pub(crate) async fn run(
         &mut self,
         master: &Master,
         drain: &CancellationToken,
         told: impl Fn(&Outgoing, Verdict),
-    ) {
+    ) -> Result<(), MasterError> {
         while let Some(batch) = self.next_batch(drain).await {
-            let verdicts = send(master, &batch).await;
+            let verdicts = send(master, &batch).await?;
             for (outgoing, verdict) in batch.iter().zip(verdicts) {
                 told(outgoing, verdict);
             }
         }
+        Ok(())
     }
 
     /// What is there, up to the limits; waits for the first.
@@ -107,13 +116,29 @@ impl Outlet {
     }
 }
 
-/// Sends a batch until the master has answered.
-async fn send(master: &Master, batch: &[Outgoing]) -> Vec<Verdict> {
+/// Sends a batch until the master has answered. What belongs to a master's former
+/// data directory goes nowhere.
+async fn send(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, MasterError> {
     let mut attempt = 0;
     loop {
-        let reports = batch.iter().map(|outgoing| outgoing.report.clone()).collect();
+        let life = master.life();
+        let live = batch.iter().filter(|outgoing| outgoing.life == life);
+        let reports: Vec<UrlReport> = live.map(|outgoing| outgoing.report.clone()).collect();
+        if reports.is_empty() {
+            return Ok(vec![Verdict::Stale; batch.len()]);
+        }
         match master.report(reports).await {
-            Ok(verdicts) => return verdicts,
+            Ok(verdicts) => {
+                let mut verdicts = verdicts.into_iter();
+                let verdict = |outgoing: &Outgoing| {
+                    let told = (outgoing.life == life).then(|| verdicts.next()).flatten();
+                    told.unwrap_or(Verdict::Stale)
+                };
+                return Ok(batch.iter().map(verdict).collect());
+            }
+            // It has been joined again by now.
+            Err(MasterError::Unknown(_)) => {}
+            Err(error @ MasterError::Replaced(_)) => return Err(error),
             Err(error @ MasterError::Away(_)) => {
                 attempt += 1;
                 tracing::warn!(%error, attempt, urls = batch.len(), "will report again");
@@ -122,7 +147,7 @@ async fn send(master: &Master, batch: &[Outgoing]) -> Vec<Verdict> {
             Err(error) => {
                 // The master will never take it; its leases run out and others try.
                 tracing::error!(%error, urls = batch.len(), "a report was refused");
-                return vec![Verdict::Stale; batch.len()];
+                return Ok(vec![Verdict::Stale; batch.len()]);
             }
         }
     }

@@ -3,17 +3,32 @@
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
-use trawl_proto::v1::{self, StatusReply, StatusRequest, SubmitReply, SubmitRequest};
+use trawl_proto::v1::{
+    self, DrainReply, DrainRequest, HostsReply, HostsRequest, QuarantineReply, QuarantineRequest,
+    ReleaseReply, ReleaseRequest, StatusReply, StatusRequest, SteerReply, SteerRequest,
+    SubmitReply, SubmitRequest, WhyReply, WhyRequest, WorkersReply, WorkersRequest,
+};
 use trawl_shared::{
+    VERSION,
     spec::{CrawlSpec, check_name},
     untrusted::Untrusted,
     url::CrawlUrl,
 };
 
-use crate::{crawl::Crawls, frontier::CrawlStatus, store::rows::Finish};
+use super::{millis, why};
+use crate::{
+    crawl::{Crawls, HostView, Inmates, Submission},
+    frontier::{CrawlStatus, Release},
+    store::rows::{Finish, Wish},
+    workers::{WorkerState, WorkerStatus},
+};
 
 /// The longest that a status call is held open.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Hosts, and URLs in quarantine, that are told of unless the caller says how many,
+/// and at most.
+const LISTED: (usize, usize) = (100, 1_000);
 
 /// Answers operators.
 #[derive(Clone, Debug)]
@@ -34,13 +49,13 @@ impl v1::control_server::Control for ControlApi {
         &self,
         request: Request<SubmitRequest>,
     ) -> Result<Response<SubmitReply>, Status> {
-        let SubmitRequest { name, seeds, spec_json, .. } = request.into_inner();
+        let SubmitRequest { name, seeds, spec_json, take_up } = request.into_inner();
         check_name(&name).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let spec = CrawlSpec::from_json(&spec_json).map_err(Status::invalid_argument)?;
         let seeds: Vec<CrawlUrl> =
-            seeds.iter().map(|seed| seed_url(seed)).collect::<Result<_, _>>()?;
-        let submitted = self.crawls.submit(name, spec, seeds).await?;
-        let submitted = submitted.map_err(Status::invalid_argument)?;
+            seeds.iter().map(|seed| checked_url("seed", seed)).collect::<Result<_, _>>()?;
+        let submission = Submission { name, spec, seeds, take_up };
+        let submitted = self.crawls.submit(submission).await??;
         Ok(Response::new(SubmitReply {
             crawl: submitted.crawl,
             resumed: submitted.resumed,
@@ -53,57 +68,106 @@ impl v1::control_server::Control for ControlApi {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusReply>, Status> {
         let StatusRequest { name, wait_ended_ms } = request.into_inner();
-        let name = (!name.is_empty()).then_some(name);
         let wait = Duration::from_millis(wait_ended_ms).min(WAIT_MAX);
-        let crawls = self.crawls.status(name, wait).await?;
-        let crawls = crawls.into_iter().map(crawl_status).collect();
-        Ok(Response::new(StatusReply { crawls, ..StatusReply::default() }))
+        let overview = self.crawls.status(some(name), wait).await??;
+        Ok(Response::new(StatusReply {
+            crawls: overview.crawls.into_iter().map(crawl_status).collect(),
+            workers_working: overview.working,
+            workers_idle: overview.idle,
+            version: VERSION.to_owned(),
+            instance: overview.instance,
+        }))
     }
 
-    async fn steer(
-        &self,
-        _: Request<v1::SteerRequest>,
-    ) -> Result<Response<v1::SteerReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn steer(&self, request: Request<SteerRequest>) -> Result<Response<SteerReply>, Status> {
+        let request = request.into_inner();
+        let wish = match request.wish() {
+            v1::Wish::Run => Wish::Run,
+            v1::Wish::Pause => Wish::Pause,
+            v1::Wish::Stop => Wish::Stop,
+            v1::Wish::Unspecified => {
+                return Err(Status::invalid_argument("say whether to run, pause or stop"));
+            }
+        };
+        let crawl = self.crawls.steer(request.name, wish).await??;
+        Ok(Response::new(SteerReply { crawl: Some(crawl_status(crawl)) }))
     }
 
-    async fn workers(
-        &self,
-        _: Request<v1::WorkersRequest>,
-    ) -> Result<Response<v1::WorkersReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn workers(&self, _: Request<WorkersRequest>) -> Result<Response<WorkersReply>, Status> {
+        let workers = self.crawls.workers().await?;
+        Ok(Response::new(WorkersReply {
+            workers: workers.into_iter().map(worker_status).collect(),
+        }))
     }
 
-    async fn drain(
-        &self,
-        _: Request<v1::DrainRequest>,
-    ) -> Result<Response<v1::DrainReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
+        let DrainRequest { worker, undo } = request.into_inner();
+        let leases = self.crawls.drain(worker.clone(), !undo).await?;
+        let leases = leases.ok_or_else(|| {
+            let worker = Untrusted(&worker);
+            Status::not_found(format!("no worker \"{worker}\" is here; `trawl workers` lists them"))
+        })?;
+        Ok(Response::new(DrainReply { leases }))
     }
 
-    async fn hosts(
-        &self,
-        _: Request<v1::HostsRequest>,
-    ) -> Result<Response<v1::HostsReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn hosts(&self, request: Request<HostsRequest>) -> Result<Response<HostsReply>, Status> {
+        let HostsRequest { crawl, contains, limit } = request.into_inner();
+        let (hosts, matched) = self.crawls.hosts(some(crawl), contains, listed(limit)).await??;
+        Ok(Response::new(HostsReply {
+            hosts: hosts.into_iter().map(host_status).collect(),
+            matched,
+        }))
     }
 
-    async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {
+        let WhyRequest { url, crawl } = request.into_inner();
+        let url = checked_url("URL", &url)?;
+        let mut crawls = Vec::new();
+        for view in self.crawls.why(some(crawl), url.clone()).await?? {
+            crawls.push(why::told(&self.crawls, view).await?);
+        }
+        Ok(Response::new(WhyReply { canonical: url.as_str().to_owned(), crawls }))
     }
 
     async fn quarantine(
         &self,
-        _: Request<v1::QuarantineRequest>,
-    ) -> Result<Response<v1::QuarantineReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<QuarantineRequest>,
+    ) -> Result<Response<QuarantineReply>, Status> {
+        let QuarantineRequest { crawl, after, limit } = request.into_inner();
+        let limit = listed(limit);
+        let (inmates, pages) = self.crawls.quarantine(some(crawl), after, limit).await??;
+        // Fewer than asked for are the last ones.
+        let last = (inmates.len() == limit).then(|| inmates.last()).flatten();
+        let next = last.map(|inmate| inmate.key.clone()).unwrap_or_default();
+        let mut urls = Vec::new();
+        for inmate in inmates {
+            urls.push(v1::QuarantinedUrl {
+                via: why::via_url(&pages, inmate.via).await,
+                url: inmate.url,
+                detail: inmate.detail,
+                depth: inmate.depth,
+                attempts: inmate.attempts,
+            });
+        }
+        Ok(Response::new(QuarantineReply { urls, next }))
     }
 
     async fn release(
         &self,
-        _: Request<v1::ReleaseRequest>,
-    ) -> Result<Response<v1::ReleaseReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseReply>, Status> {
+        let ReleaseRequest { crawl, urls, all, drop } = request.into_inner();
+        let inmates = match (all, urls.is_empty()) {
+            (true, true) => Inmates::All,
+            (false, false) => {
+                let urls = urls.iter().map(|url| checked_url("URL", url));
+                Inmates::Urls(urls.collect::<Result<_, _>>()?)
+            }
+            _ => return Err(Status::invalid_argument("name URLs, or say that all are meant")),
+        };
+        let how = if drop { Release::Drop } else { Release::Retry };
+        let released = self.crawls.release(some(crawl), inmates, how).await??;
+        Ok(Response::new(ReleaseReply { released: released.count, not_found: released.not_found }))
     }
 
     type PageStream = tokio_stream::Empty<Result<v1::PagePart, Status>>;
@@ -125,16 +189,69 @@ impl v1::control_server::Control for ControlApi {
     }
 }
 
-fn seed_url(seed: &str) -> Result<CrawlUrl, Status> {
-    CrawlUrl::parse(seed)
-        .map_err(|error| Status::invalid_argument(format!("seed \"{}\": {error}", Untrusted(seed))))
+/// A name, if one is given.
+fn some(name: String) -> Option<String> {
+    (!name.is_empty()).then_some(name)
+}
+
+fn listed(limit: u32) -> usize {
+    if limit == 0 { LISTED.0 } else { (limit as usize).min(LISTED.1) }
+}
+
+/// A URL that a person gave; `what` says what it is.
+fn checked_url(what: &str, url: &str) -> Result<CrawlUrl, Status> {
+    CrawlUrl::parse(url).map_err(|error| {
+        Status::invalid_argument(format!("{what} \"{}\": {error}", Untrusted(url)))
+    })
+}
+
+fn worker_status(worker: WorkerStatus) -> v1::WorkerStatus {
+    let state = match worker.state {
+        WorkerState::Working => "working",
+        WorkerState::Idle => "idle",
+        WorkerState::Draining => "draining",
+        WorkerState::Drained => "drained",
+        WorkerState::Silent => "silent",
+    };
+    v1::WorkerStatus {
+        name: worker.name.to_string(),
+        version: worker.hello.version,
+        address: worker.hello.address.map(|address| address.to_string()).unwrap_or_default(),
+        state: state.into(),
+        lanes: worker.hello.lanes,
+        lanes_busy: worker.activity.lanes_busy,
+        leases: worker.leases,
+        urls: worker.urls,
+        joined_ms: millis(worker.joined),
+        heard_ms: millis(worker.heard),
+        pages: worker.activity.pages,
+        failures: worker.activity.failures,
+        wire_bytes: worker.activity.wire_bytes,
+        outbox_bytes: worker.activity.outbox_bytes,
+    }
+}
+
+fn host_status(HostView { host, due }: HostView) -> v1::HostStatus {
+    v1::HostStatus {
+        crawl: host.crawl,
+        key: host.key,
+        queued: host.queued,
+        leased: host.leased,
+        pages: host.pages,
+        delay_ms: millis(host.delay),
+        due_ms: due.map(millis),
+        worker: host.worker.map(|worker| worker.to_string()).unwrap_or_default(),
+    }
 }
 
 fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {
-    let (state, reason) = match status.finish {
-        Finish::Running => ("running", ""),
-        Finish::Complete => ("finished", "complete"),
-        Finish::PageBudget => ("finished", "page budget"),
+    let (state, reason) = match (status.finish, status.wish) {
+        (Finish::Running, Wish::Run) => ("running", ""),
+        (Finish::Running, Wish::Pause) => ("paused", ""),
+        (Finish::Running, Wish::Stop) => ("stopping", ""),
+        (Finish::Complete, _) => ("finished", "complete"),
+        (Finish::PageBudget, _) => ("finished", "page budget"),
+        (Finish::Stopped, _) => ("finished", "stopped"),
     };
     v1::CrawlStatus {
         crawl: status.crawl,
@@ -167,6 +284,6 @@ fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {
                 detail: trouble.detail,
             })
             .collect(),
-        ..v1::CrawlStatus::default()
+        stored_bytes: status.stored_bytes,
     }
 }

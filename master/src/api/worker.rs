@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 use trawl_proto::{
@@ -19,14 +20,17 @@ use trawl_shared::{
     outcome::FailureKind,
     page::OUTLINKS_MAX,
     spec::BODY_LIMIT_MAX,
+    units::Size,
     url::UrlId,
     warc::Lengths,
 };
 
+use super::millis;
 use crate::{
     crawl::{Crawls, Delivery, Records},
     frontier::{self, HandBack, Offer, Outcome, Report},
     store::keys::HostRef,
+    workers::{Activity, Caller, Hello},
 };
 
 /// The longest that a lease call is held open.
@@ -37,6 +41,9 @@ const HOSTS_MAX: usize = 1_024;
 
 /// Links of one page that are looked at: its outlinks, and a redirect's target.
 const OFFERS_MAX: usize = OUTLINKS_MAX + 1;
+
+/// Characters of a worker's version that are kept.
+const VERSION_CHARS: usize = 64;
 
 /// Bytes of reports that are handed on together.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
@@ -51,18 +58,24 @@ const RECORDS_BYTES_MAX: u64 = BODY_LIMIT_MAX.as_bytes() + 64 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct WorkerApi {
     crawls: Crawls,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
 }
 
 impl WorkerApi {
-    /// A service in front of the owner of the crawls.
-    pub fn new(crawls: Crawls) -> Self {
-        Self { crawls }
+    /// A service in front of the owner of the crawls. All reports on their way take
+    /// about `room` bytes at most; a report that is larger has it all to itself.
+    pub fn new(crawls: Crawls, room: Size) -> Self {
+        let room_bytes = u32::try_from(room.as_bytes()).unwrap_or(u32::MAX);
+        let room = Arc::new(Semaphore::new(room_bytes as usize));
+        Self { crawls, room, room_bytes }
     }
 }
 
 #[tonic::async_trait]
 impl v1::worker_server::Worker for WorkerApi {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let address = request.remote_addr();
         let request = request.into_inner();
         let worker = worker_name(&request.worker)?;
         if request.protocol != PROTOCOL {
@@ -73,35 +86,44 @@ impl v1::worker_server::Worker for WorkerApi {
                 request.protocol,
             )));
         }
-        let welcome = self.crawls.join(worker).await?;
+        let hello = Hello {
+            version: request.version.chars().take(VERSION_CHARS).collect(),
+            address,
+            lanes: request.lanes,
+            again: request.again,
+            draining: request.draining,
+        };
+        let welcome = self.crawls.join(worker, hello).await?;
         Ok(Response::new(JoinReply {
             instance: welcome.instance,
+            epoch: welcome.epoch,
+            session: welcome.session,
             lease_ms: millis(welcome.lease),
             version: VERSION.to_owned(),
-            ..JoinReply::default()
         }))
     }
 
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let request = request.into_inner();
+        let caller = caller(&request.worker, request.session)?;
         let lease = frontier::LeaseRequest {
-            worker: worker_name(&request.worker)?,
+            worker: Arc::clone(&caller.worker),
             hosts: (request.hosts as usize).min(HOSTS_MAX),
             extend: request.extend.iter().take(HOSTS_MAX).map(host_ref).collect(),
             crawl: (request.crawl > 0).then_some(request.crawl),
         };
         let wait = Duration::from_millis(request.wait_ms).min(WAIT_MAX);
         let lease_ms = millis(self.crawls.lease_duration());
-        let batches = self.crawls.lease(lease, wait).await?;
+        let batches = self.crawls.lease(caller, lease, wait).await?;
         let batches = batches.into_iter().map(|batch| host_batch(batch, lease_ms)).collect();
         Ok(Response::new(LeaseReply { batches }))
     }
 
     async fn crawl(&self, request: Request<CrawlRequest>) -> Result<Response<CrawlReply>, Status> {
-        let number = request.into_inner().crawl;
-        let specification = self.crawls.specification(number).await?;
+        let CrawlRequest { crawl, worker, session } = request.into_inner();
+        let specification = self.crawls.specification(caller(&worker, session)?, crawl).await?;
         let specification =
-            specification.ok_or_else(|| Status::not_found(format!("no crawl {number}")))?;
+            specification.ok_or_else(|| Status::not_found(format!("no crawl {crawl}")))?;
         Ok(Response::new(CrawlReply {
             name: specification.name,
             spec_version: specification.version,
@@ -111,11 +133,23 @@ impl v1::worker_server::Worker for WorkerApi {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let RenewRequest { worker, tokens, .. } = request.into_inner();
+        let RenewRequest { worker, session, tokens, activity } = request.into_inner();
+        let activity = activity.unwrap_or_default();
+        let activity = Activity {
+            lanes_busy: activity.lanes_busy,
+            pages: activity.pages,
+            failures: activity.failures,
+            wire_bytes: activity.wire_bytes,
+            outbox_bytes: activity.outbox_bytes,
+        };
         let tokens = tokens.into_iter().map(Token).collect();
-        let lost = self.crawls.renew(worker_name(&worker)?, tokens).await?;
-        let lost = lost.into_iter().map(|token| token.0).collect();
-        Ok(Response::new(RenewReply { lost, ..RenewReply::default() }))
+        let renewal = self.crawls.renew(caller(&worker, session)?, tokens, activity).await?;
+        let numbers = |tokens: Vec<Token>| tokens.into_iter().map(|token| token.0).collect();
+        Ok(Response::new(RenewReply {
+            lost: numbers(renewal.lost),
+            recalled: numbers(renewal.recalled),
+            drain: renewal.drain,
+        }))
     }
 
     async fn report(
@@ -126,17 +160,28 @@ impl v1::worker_server::Worker for WorkerApi {
         let Some(Part::Header(header)) = next_part(&mut parts).await? else {
             return Err(Status::invalid_argument("a report begins with its header"));
         };
-        let worker = worker_name(&header.worker)?;
+        let caller = caller(&header.worker, header.session)?;
         let mut verdicts = Vec::new();
         let mut group = Group::default();
         while let Some(part) = next_part(&mut parts).await? {
-            // A URL is whole when the next one begins.
-            if group.bytes >= GROUP_BYTES && matches!(part, Part::Url(_)) && group.is_whole() {
-                verdicts.extend(self.deliver(&worker, &mut group).await?);
+            if let Part::Url(report) = &part {
+                // A URL is whole when the next one begins.
+                let bytes = room_for(report)?;
+                if group.is_whole()
+                    && (group.bytes >= GROUP_BYTES || !self.try_room(&mut group, bytes))
+                {
+                    verdicts.extend(self.deliver(&caller, &mut group).await?);
+                    self.wait_for_room(&mut group, bytes).await?;
+                }
+            }
+            if let Part::Offers(more) = &part {
+                // Nobody waits in the middle of a report; others wait for it instead.
+                let bytes = u32::try_from(offer_bytes(&more.offers)).unwrap_or(u32::MAX);
+                self.try_room(&mut group, bytes);
             }
             group.add(part)?;
         }
-        verdicts.extend(self.deliver(&worker, &mut group).await?);
+        verdicts.extend(self.deliver(&caller, &mut group).await?);
         Ok(Response::new(ReportReply { verdicts }))
     }
 
@@ -144,17 +189,18 @@ impl v1::worker_server::Worker for WorkerApi {
         &self,
         request: Request<HandBackRequest>,
     ) -> Result<Response<HandBackReply>, Status> {
-        let HandBackRequest { worker, tokens, all, .. } = request.into_inner();
+        let HandBackRequest { worker, tokens, all, session } = request.into_inner();
         let tokens = tokens.into_iter().map(Token).collect();
         let leases = if all { HandBack::All } else { HandBack::Tokens(tokens) };
-        self.crawls.hand_back(worker_name(&worker)?, leases).await?;
+        self.crawls.hand_back(caller(&worker, session)?, leases).await?;
         Ok(Response::new(HandBackReply {}))
     }
 }
 
 impl WorkerApi {
     /// Hands a group of reports on. Answers when they are durable.
-    async fn deliver(&self, worker: &Arc<str>, group: &mut Group) -> Result<Vec<i32>, Status> {
+    async fn deliver(&self, caller: &Caller, group: &mut Group) -> Result<Vec<i32>, Status> {
+        // Its room is free again when the owner has taken it over and answered.
         let group = std::mem::take(group);
         let mut deliveries = Vec::with_capacity(group.reports.len());
         for (report, pieces) in group.reports {
@@ -163,8 +209,23 @@ impl WorkerApi {
         if deliveries.is_empty() {
             return Ok(Vec::new());
         }
-        let verdicts = self.crawls.report(Arc::clone(worker), deliveries).await?;
+        let verdicts = self.crawls.report(caller.clone(), deliveries).await?;
         Ok(verdicts.into_iter().map(|verdict| verdict_number(verdict) as i32).collect())
+    }
+
+    /// Takes room for a report, if there is some now.
+    fn try_room(&self, group: &mut Group, bytes: u32) -> bool {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes.min(self.room_bytes));
+        let got = room.is_ok();
+        group.room.extend(room);
+        got
+    }
+
+    /// Waits for room. Nothing is held meanwhile, so that those who hold some can end.
+    async fn wait_for_room(&self, group: &mut Group, bytes: u32) -> Result<(), Status> {
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes.min(self.room_bytes)).await;
+        group.room.push(room.map_err(|_| Status::unavailable("the master is stopping"))?);
+        Ok(())
     }
 }
 
@@ -175,6 +236,8 @@ struct Group {
     bytes: usize,
     /// Bytes of the last report's records that are still to come.
     missing: u64,
+    /// Its share of what all reports on their way may take.
+    room: Vec<OwnedSemaphorePermit>,
 }
 
 impl Group {
@@ -349,6 +412,16 @@ fn verdict_number(verdict: Verdict) -> v1::Verdict {
     }
 }
 
+/// Bytes to keep free for a report: itself, its links and its records.
+fn room_for(report: &UrlReport) -> Result<u32, Status> {
+    let bytes = records_len(report)? + (REPORT_BYTES + offer_bytes(&report.offers)) as u64;
+    Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
+fn caller(worker: &str, session: u64) -> Result<Caller, Status> {
+    Ok(Caller { worker: worker_name(worker)?, session })
+}
+
 fn worker_name(name: &str) -> Result<Arc<str>, Status> {
     if name.is_empty() || name.len() > 128 || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Status::invalid_argument(
@@ -360,10 +433,6 @@ fn worker_name(name: &str) -> Result<Arc<str>, Status> {
 
 fn printable(text: &str) -> String {
     trawl_shared::untrusted::Untrusted(text).to_string()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn some_millis(millis: u64) -> Option<Duration> {

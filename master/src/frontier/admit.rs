@@ -13,7 +13,7 @@ use super::{Crawl, Frontier, FrontierError, Host, Moment};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef, Slot},
-    rows::{CrawlRow, Finish, HostRow, QueueRow, UrlRow, UrlState, decode},
+    rows::{CrawlRow, Finish, HostRow, QueueRow, UrlRow, UrlState, Wish, decode},
 };
 
 /// Bytes of a specification that are stored in one row; far below what sled
@@ -48,6 +48,7 @@ struct Candidate<'a> {
     depth: u16,
     hops: u32,
     via: &'a [u8],
+    via_host: u32,
 }
 
 /// A link that a page led to.
@@ -90,7 +91,8 @@ impl<S: Store> Frontier<S> {
         self.specify(number, spec, seeds)?;
         let mut new_seeds = 0;
         for url in seeds {
-            let candidate = Candidate { url, id: url.id(), depth: 0, hops: 0, via: &[] };
+            let candidate =
+                Candidate { url, id: url.id(), depth: 0, hops: 0, via: &[], via_host: 0 };
             new_seeds += u64::from(self.take_in(number, &candidate)?);
         }
         self.restart(number, now);
@@ -159,9 +161,10 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Sets a finished crawl running again if there is something to do.
-    fn restart(&mut self, number: u32, now: Moment) {
+    pub(super) fn restart(&mut self, number: u32, now: Moment) {
         let Some(crawl) = self.crawls.get_mut(&number) else { return };
         crawl.dirty = true;
+        crawl.row.wish = Wish::Run as i32;
         let open = crawl.row.queued > 0 && crawl.pages_left() > 0;
         if !crawl.is_running() && (open || crawl.row.leased > 0) {
             crawl.row.finish = Finish::Running as i32;
@@ -176,7 +179,7 @@ impl<S: Store> Frontier<S> {
         number: u32,
         offers: &[Offer],
         depth: u16,
-        via: &UrlId,
+        via: (u32, &UrlId),
     ) -> Result<(), StoreError> {
         let Some(crawl) = self.crawls.get(&number) else { return Ok(()) };
         let scope = Arc::clone(&crawl.scope);
@@ -192,7 +195,8 @@ impl<S: Store> Frontier<S> {
             }
             // An offer that was not canonical has another id.
             let id = if url.as_str() == offer.url { id } else { url.id() };
-            let candidate = Candidate { url: &url, id, depth, hops: offer.hops, via: &via.0 };
+            let (via_host, via) = (via.0, &via.1.0[..]);
+            let candidate = Candidate { url: &url, id, depth, hops: offer.hops, via, via_host };
             self.take_in(number, &candidate)?;
         }
         Ok(())
@@ -221,6 +225,7 @@ impl<S: Store> Frontier<S> {
                 path: new.url.path_and_query().to_owned(),
                 hops: new.hops,
                 via: new.via.to_vec(),
+                via_host: new.via_host,
                 ..QueueRow::default()
             },
         );
@@ -267,7 +272,7 @@ impl<S: Store> Frontier<S> {
                     HostRow { key: host_key.to_owned(), ..HostRow::default() }
                 }
             };
-            self.hosts.insert(at, Host { row, ..Host::default() });
+            self.keep_host(at, Host { row, ..Host::default() })?;
         }
         self.load_host(at)
     }

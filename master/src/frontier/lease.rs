@@ -1,10 +1,10 @@
 //! Leases after they were granted: renewed, handed back, run out.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use trawl_shared::{lease::Token, outcome::Class, url::UrlId};
 
-use super::{Frontier, FrontierError, Moment};
+use super::{Frontier, FrontierError, Lease, Moment};
 use crate::store::{
     Store,
     keys::{self, HostRef, Slot},
@@ -45,6 +45,28 @@ impl<S: Store> Frontier<S> {
             }
         }
         lost
+    }
+
+    /// Of a worker's leases, those that are wanted back: their crawl is paused or
+    /// stopped.
+    pub fn recalled(&self, worker: &str) -> Vec<Token> {
+        let unwanted = |lease: &Lease| {
+            self.crawls.get(&lease.at.crawl).is_some_and(|crawl| !crawl.is_wanted())
+        };
+        let leases = self.leases.iter();
+        let leases = leases.filter(|(_, lease)| &*lease.worker == worker && unwanted(lease));
+        leases.map(|(token, _)| *token).collect()
+    }
+
+    /// What workers hold: leases, and URLs in them.
+    pub fn held(&self) -> HashMap<Arc<str>, (u32, u64)> {
+        let mut held: HashMap<Arc<str>, (u32, u64)> = HashMap::new();
+        for lease in self.leases.values() {
+            let (leases, urls) = held.entry(Arc::clone(&lease.worker)).or_default();
+            *leases += 1;
+            *urls += lease.open.len() as u64;
+        }
+        held
     }
 
     /// Takes back what a worker does not want. Its URLs wait again, as if they had
@@ -162,9 +184,13 @@ impl<S: Store> Frontier<S> {
             attempts: row.failures + row.losses,
             path: row.path,
             via: row.via,
+            via_host: row.via_host,
             depth: u32::from(slot.depth),
+            hops: row.hops,
         };
-        self.end_without_answer(at, &UrlId::of(&url), slot, &url, Class::Quarantined, ended);
+        let id = UrlId::of(&url);
+        self.changes.put_bytes(keys::quarantined(at, &id), Vec::new());
+        self.end_without_answer(at, &id, slot, &url, Class::Quarantined, ended);
         Ok(())
     }
 
@@ -221,9 +247,8 @@ impl<S: Store> Frontier<S> {
         if host.leased.is_empty() {
             crawl.busy_hosts = crawl.busy_hosts.saturating_sub(1);
             host.suspect_out = false;
-            host.row.next_ready = (now + crawl.delay(host)).0;
             self.touched.insert(at);
-            self.wake(at, Moment(0));
+            self.free_host(at, now);
         }
     }
 }

@@ -5,20 +5,26 @@
 //! changes; [`Frontier::commit`] writes all of them as one batch, together with
 //! the counts that they change, so that the counts are exact at any crash.
 //!
-//! In reading order: `admit` takes URLs in, `schedule` lends due hosts' URLs to
-//! workers, `lease` takes them back, `report` ends them.
+//! In reading order: `admit` takes URLs in, `gate` says when a host may be visited,
+//! `schedule` lends due hosts' URLs to workers, `lease` takes them back, `report`
+//! ends them; `steer` and `quarantine` are for people to step in, `status` and
+//! `why` tell them how things stand.
 //!
 //! In memory are only hosts that have something queued or lent, and leases; both
 //! are rebuilt from the store by [`Frontier::open`].
 
 mod admit;
 mod changes;
+mod gate;
 mod lease;
 #[cfg(test)]
 mod model;
+mod quarantine;
 mod report;
 mod schedule;
 mod status;
+mod steer;
+mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -27,20 +33,22 @@ use std::{
     time::Duration,
 };
 
-use self::changes::Changes;
 pub use self::{
     admit::{Offer, Submitted},
     lease::HandBack,
+    quarantine::{Quarantined, Release, Released},
     report::{Judgement, Outcome, Report, Ticket},
     schedule::{Batch, BatchUrl, LeaseRequest},
-    status::{CrawlStatus, Specification, Trouble},
+    status::{CrawlStatus, HostStatus, Specification, Trouble},
+    why::{Account, Holder, State, Via},
 };
+use self::{changes::Changes, gate::Gate};
 use crate::{
     pages::Committed,
     store::{
         Store, StoreError,
         keys::{self, HostRef, Slot},
-        rows::{CrawlRow, Finish, HostRow, LeaseRow, MetaRow, QueueRow, decode},
+        rows::{CrawlRow, Finish, HostRow, LeaseRow, MetaRow, QueueRow, Wish, decode},
     },
 };
 use trawl_shared::{
@@ -80,7 +88,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(30),
-            urls_per_lease: 64,
+            urls_per_lease: 128,
             losses: 4,
             known_urls: 1 << 20,
             known_hosts: 1 << 16,
@@ -119,6 +127,7 @@ pub struct Frontier<S> {
     /// The crawl that the next lease looks at first, so that all get their turn.
     turn: u32,
     hosts: HashMap<HostRef, Host>,
+    gates: HashMap<u32, Gate>,
     /// Hosts that have changed since the last commit.
     touched: BTreeSet<HostRef>,
     host_numbers: HashMap<String, u32>,
@@ -204,6 +213,7 @@ impl<S: Store> Frontier<S> {
             crawls: BTreeMap::new(),
             turn: 0,
             hosts: HashMap::new(),
+            gates: HashMap::new(),
             touched: BTreeSet::new(),
             host_numbers: HashMap::new(),
             known: Known::new(limits.known_urls),
@@ -261,6 +271,7 @@ impl<S: Store> Frontier<S> {
             let host = self.load_host(at)?;
             host.leased.extend(open.iter().map(|slot| (*slot, token)));
             host.suspect_out |= suspect;
+            self.take_host(at);
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
             self.leases.insert(token, Lease { worker: row.worker.into(), at, open, deadline });
@@ -287,27 +298,28 @@ impl<S: Store> Frontier<S> {
             for (key, value) in rows {
                 let at = keys::host_of(&key).ok_or_else(|| damaged("a host's key"))?;
                 let row: HostRow = decode(&value)?;
-                let host = self.hosts.entry(at).or_default();
-                host.row = row;
-                self.wake(at, Moment(0));
+                if !self.hosts.contains_key(&at) {
+                    self.keep_host(at, Host { row, ..Host::default() })?;
+                }
             }
+        }
+        // When a host is ready depends on all crawls that want it.
+        for at in self.hosts.keys().copied().collect::<Vec<_>>() {
+            self.wake(at, Moment(0));
         }
         Ok(())
     }
 
     /// The host in memory, read from the store if it has been idle.
     fn load_host(&mut self, at: HostRef) -> Result<&mut Host, StoreError> {
-        use std::collections::hash_map::Entry;
-        match self.hosts.entry(at) {
-            Entry::Occupied(host) => Ok(host.into_mut()),
-            Entry::Vacant(place) => {
-                let row = self.changes.get(&self.store, &keys::host(at))?;
-                let row = row.ok_or_else(|| damaged("a host is missing"))?;
-                // An idle host is let go of again by the next commit.
-                self.touched.insert(at);
-                Ok(place.insert(Host { row, ..Host::default() }))
-            }
+        if !self.hosts.contains_key(&at) {
+            let row = self.changes.get(&self.store, &keys::host(at))?;
+            let row = row.ok_or_else(|| damaged("a host is missing"))?;
+            self.keep_host(at, Host { row, ..Host::default() })?;
+            // An idle host is let go of again by the next commit.
+            self.touched.insert(at);
         }
+        self.hosts.get_mut(&at).ok_or_else(|| damaged("a host is missing"))
     }
 
     /// Ends crawls that are done, and writes everything staged since the last
@@ -344,7 +356,7 @@ impl<S: Store> Frontier<S> {
             if let Some(crawl) = self.crawls.get_mut(&at.crawl) {
                 crawl.forget_waiting(host, at.host);
             }
-            self.hosts.remove(&at);
+            self.drop_host(at);
         }
     }
 
@@ -372,6 +384,19 @@ impl<S: Store> Frontier<S> {
     /// The store, with what was committed.
     pub fn into_store(self) -> S {
         self.store
+    }
+
+    /// Starts of the master on this data directory.
+    pub fn epoch(&self) -> u32 {
+        self.meta.epoch
+    }
+
+    /// The number of the crawl of this name, or of the only one.
+    pub fn crawl_number(&self, name: Option<&str>) -> Option<u32> {
+        let mut named =
+            self.crawls.iter().filter(|(_, crawl)| name.is_none_or(|name| crawl.row.name == name));
+        let (number, _) = named.next()?;
+        named.next().is_none().then_some(*number)
     }
 
     /// Names the data directory.
@@ -431,16 +456,25 @@ impl Crawl {
         if !self.is_running() {
             return;
         }
-        self.row.ran_ms += now.0.saturating_sub(self.running_since.0);
+        if self.row.leased > 0 || self.is_wanted() {
+            self.row.ran_ms += now.0.saturating_sub(self.running_since.0);
+        }
         self.running_since = now;
         if self.row.leased > 0 {
             return;
         }
         if self.row.queued == 0 {
             self.row.finish = Finish::Complete as i32;
+        } else if self.row.wish == Wish::Stop as i32 {
+            self.row.finish = Finish::Stopped as i32;
         } else if self.pages_left() == 0 {
             self.row.finish = Finish::PageBudget as i32;
         }
+    }
+
+    /// Whether people want it to go on.
+    fn is_wanted(&self) -> bool {
+        self.row.wish == Wish::Run as i32
     }
 
     /// Pages that may still be lent out.
@@ -465,6 +499,14 @@ impl Crawl {
             self.row.outcomes.resize(Class::COUNT, 0);
         }
         self.row.outcomes[number] += 1;
+        self.dirty = true;
+    }
+
+    /// Takes an ended URL out of the count.
+    fn uncount(&mut self, class: Class) {
+        if let Some(count) = self.row.outcomes.get_mut(usize::from(class.number())) {
+            *count = count.saturating_sub(1);
+        }
         self.dirty = true;
     }
 

@@ -21,11 +21,18 @@ use trawl_shared::{
 };
 
 use super::{
-    Batch, Frontier, HandBack, Judgement, LeaseRequest, Limits, Moment, Offer, Outcome, Report,
+    Batch, Frontier, HandBack, Judgement, LeaseRequest, Limits, Moment, Offer, Outcome,
+    Quarantined, Release, Report, State, Via,
 };
 use crate::{
     pages::Place,
-    store::{Store, keys::HostRef, memory::MemoryStore, rows::Finish, sled::SledStore},
+    store::{
+        Store,
+        keys::HostRef,
+        memory::MemoryStore,
+        rows::{Finish, Wish},
+        sled::SledStore,
+    },
 };
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -514,6 +521,11 @@ fn frontier(spec: CrawlSpec, seeds: &[&str]) -> Frontier<MemoryStore> {
     frontier
 }
 
+fn submit(frontier: &mut Frontier<MemoryStore>, name: &str, spec: CrawlSpec, seeds: &[&str]) {
+    let seeds: Vec<CrawlUrl> = seeds.iter().map(|seed| seed.parse().unwrap()).collect();
+    frontier.submit(name, spec, &seeds, Moment(0)).unwrap();
+}
+
 fn lend(frontier: &mut Frontier<MemoryStore>, secs: u64) -> Vec<Batch> {
     let request = LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new(), crawl: None };
     frontier.lease(&request, Moment(secs * 1_000)).unwrap()
@@ -625,11 +637,150 @@ fn a_hosts_own_delay_outlives_a_restart() {
 #[test]
 fn crawls_take_turns() {
     let mut frontier = frontier(spec(), &["http://a.example/", "http://b.example/"]);
-    let seeds: Vec<CrawlUrl> =
-        ["http://a.example/", "http://b.example/"].map(|seed| seed.parse().unwrap()).into();
-    frontier.submit("d", spec(), &seeds, Moment(0)).unwrap();
+    submit(&mut frontier, "d", spec(), &["http://c.example/", "http://d.example/"]);
     let lent: Vec<u32> = lend(&mut frontier, 0).iter().map(|batch| batch.at.crawl).collect();
     assert_eq!(lent, [1, 2, 1, 2]);
+}
+
+#[test]
+fn a_host_is_lent_to_one_crawl_at_a_time_and_they_take_turns() {
+    let seeds = |name| (0..6).map(|n| format!("http://a.example/{name}{n}")).collect::<Vec<_>>();
+    let (c, d) = (seeds("c"), seeds("d"));
+    let refs = |seeds: &'static [String]| seeds.iter().map(String::as_str).collect::<Vec<_>>();
+    let mut frontier = frontier(spec(), &refs(c.leak()));
+    submit(&mut frontier, "d", spec(), &refs(d.leak()));
+    let mut turns = Vec::new();
+    for secs in (0..).step_by(2).take(4) {
+        let lent = lend(&mut frontier, secs);
+        assert_eq!(lent.len(), 1, "the host is lent once");
+        turns.push(lent[0].at.crawl);
+        let more =
+            LeaseRequest { worker: "w".into(), hosts: 0, extend: vec![lent[0].at], crawl: None };
+        let more = frontier.lease(&more, Moment(secs * 1_000)).unwrap();
+        assert_eq!(more, [], "nobody keeps a host that another one waits for");
+        answer(&mut frontier, &lent, &[], secs + 1);
+    }
+    assert_eq!(turns, [1, 2, 1, 2]);
+    assert!(frontier.status(None).iter().all(|crawl| crawl.finish == Finish::Complete));
+}
+
+#[test]
+fn a_host_waits_for_the_longest_delay_of_those_who_want_it() {
+    let mut frontier = frontier(spec(), &["http://a.example/1"]);
+    let slow = CrawlSpec { delay: Span::secs(20), ..spec() };
+    submit(&mut frontier, "slow", slow, &["http://a.example/2"]);
+    let lent = lend(&mut frontier, 0);
+    assert_eq!((urls(&lent), lent[0].delay.as_secs()), (vec!["http://a.example/1"], 20));
+    answer(&mut frontier, &lent, &["http://a.example/3"], 1);
+    assert_eq!(lend(&mut frontier, 20), []);
+    let (mut frontier, now) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    assert_eq!(now, Moment(1_000));
+    assert_eq!(lend(&mut frontier, 20), [], "also after a restart");
+    let first = lend(&mut frontier, 21);
+    answer(&mut frontier, &first, &[], 22);
+    let second = lend(&mut frontier, 42);
+    answer(&mut frontier, &second, &[], 43);
+    let mut both = [urls(&first), urls(&second)].concat();
+    both.sort_unstable();
+    assert_eq!(both, ["http://a.example/2", "http://a.example/3"]);
+}
+
+#[test]
+fn a_paused_crawl_lends_nothing_and_wants_its_leases_back() {
+    let mut frontier = frontier(spec(), &["http://a.example/", "http://b.example/"]);
+    let request = LeaseRequest { worker: "w".into(), hosts: 1, extend: Vec::new(), crawl: None };
+    let lent = frontier.lease(&request, Moment(0)).unwrap();
+    assert_eq!(frontier.recalled("w"), []);
+    assert!(frontier.steer("c", Wish::Pause, Moment(0)));
+    assert_eq!((lend(&mut frontier, 9), frontier.next_ready(None)), (vec![], None));
+    assert_eq!((frontier.recalled("w"), frontier.recalled("v")), (vec![lent[0].token], vec![]));
+    frontier.hand_back("w", &HandBack::All, Moment(9_000)).unwrap();
+    frontier.commit(Moment(9_000)).unwrap();
+    assert_eq!(frontier.status(None)[0].finish, Finish::Running, "it is only paused");
+    let (mut frontier, _) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    assert_eq!(lend(&mut frontier, 20), [], "also after a restart");
+    frontier.steer("c", Wish::Run, Moment(20_000));
+    assert_eq!(lend(&mut frontier, 20).len(), 2);
+    assert!(!frontier.steer("x", Wish::Run, Moment(20_000)));
+}
+
+#[test]
+fn a_stopped_crawl_ends_when_nothing_is_lent_and_goes_on_when_told_to() {
+    let mut frontier = frontier(spec(), &["http://a.example/", "http://b.example/"]);
+    let request = LeaseRequest { worker: "w".into(), hosts: 1, extend: Vec::new(), crawl: None };
+    let lent = frontier.lease(&request, Moment(0)).unwrap();
+    frontier.steer("c", Wish::Stop, Moment(0));
+    frontier.commit(Moment(0)).unwrap();
+    assert_eq!(frontier.status(None)[0].finish, Finish::Running);
+    answer(&mut frontier, &lent, &[], 1);
+    let status = &frontier.status(None)[0];
+    assert_eq!((status.finish, status.queued), (Finish::Stopped, 1));
+    frontier.steer("c", Wish::Run, Moment(2_000));
+    let lent = lend(&mut frontier, 3);
+    assert_eq!(urls(&lent), ["http://b.example/"]);
+    answer(&mut frontier, &lent, &[], 4);
+    assert_eq!(frontier.status(None)[0].finish, Finish::Complete);
+}
+
+#[test]
+fn what_is_in_quarantine_is_listed_and_let_out() {
+    let seeds = ["http://a.example/", "http://b.example/", "http://c.example/"];
+    let mut frontier = frontier(spec(), &seeds);
+    for turn in 0..LOSSES {
+        assert_eq!(lend(&mut frontier, u64::from(turn) * 100).len(), 3);
+        frontier.forget_worker("w", Moment(u64::from(turn) * 100_000 + 1_000)).unwrap();
+    }
+    frontier.commit(Moment(300_000)).unwrap();
+    let first = frontier.quarantined(1, &[], 2).unwrap();
+    let rest = frontier.quarantined(1, &first[1].key, 2).unwrap();
+    let listed = |inmates: &[Quarantined]| {
+        inmates.iter().map(|inmate| inmate.url.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!([listed(&first), listed(&rest)].concat(), seeds);
+    assert_eq!(frontier.status(None)[0].finish, Finish::Complete);
+
+    let now = Moment(400_000);
+    assert!(frontier.release(first[0].at, &first[0].id, Release::Retry, now).unwrap());
+    assert!(!frontier.release(first[0].at, &first[0].id, Release::Retry, now).unwrap());
+    assert!(frontier.release(first[1].at, &first[1].id, Release::Drop, now).unwrap());
+    frontier.commit(now).unwrap();
+    assert_eq!(listed(&frontier.quarantined(1, &[], 9).unwrap()), ["http://c.example/"]);
+    let lent = lend(&mut frontier, 400);
+    assert_eq!((urls(&lent), lent[0].urls[0].attempt), (vec!["http://a.example/"], 1));
+    answer(&mut frontier, &lent, &[], 401);
+    let status = &frontier.status(None)[0];
+    let outcomes = [(Class::Ok, 1), (Class::Quarantined, 1), (Class::Dropped, 1)];
+    assert_eq!((&status.outcomes[..], status.finish), (&outcomes[..], Finish::Complete));
+}
+
+#[test]
+fn why_tells_where_a_url_is_and_what_holds_it_up() {
+    let mut frontier = frontier(spec(), &["http://a.example/1"]);
+    let why = |frontier: &Frontier<MemoryStore>, url: &str, secs: u64| {
+        let url = url.parse().unwrap();
+        let mut accounts = frontier.why(None, &url, Moment(secs * 1_000)).unwrap();
+        assert_eq!(accounts.len(), 1);
+        accounts.remove(0)
+    };
+    assert!(matches!(why(&frontier, "http://a.example/2", 0).state, State::Unknown));
+    let lent = lend(&mut frontier, 0);
+    let State::Open { holder: Some(holder), via, .. } =
+        why(&frontier, "http://a.example/1", 0).state
+    else {
+        panic!("it is lent")
+    };
+    assert_eq!((&*holder.worker, holder.token, via), ("w", lent[0].token, Via::Seed));
+    answer(&mut frontier, &lent, &["http://a.example/2"], 1);
+    let account = why(&frontier, "http://a.example/2", 1);
+    let State::Open { holder: None, via, depth: 1, due, .. } = account.state else {
+        panic!("it waits")
+    };
+    assert_eq!((via, due), (Via::Page(PLACE), Some(Moment(2_000))));
+    assert!(account.held_up.contains("1.0 s"), "{}", account.held_up);
+    frontier.steer("c", Wish::Pause, Moment(1_000));
+    let account = why(&frontier, "http://a.example/2", 5);
+    assert!(account.held_up.contains("paused"), "{}", account.held_up);
+    assert!(matches!(why(&frontier, "http://a.example/1", 5).state, State::Fetched { .. }));
 }
 
 #[test]

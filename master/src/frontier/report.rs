@@ -9,6 +9,7 @@ use trawl_shared::{
     outcome::{Class, FailureKind},
     untrusted::CHARS_MAX,
     url::UrlId,
+    warc::Lengths,
 };
 
 use super::{Frontier, FrontierError, Moment, admit::Offer};
@@ -177,7 +178,8 @@ impl<S: Store> Frontier<S> {
                 Outcome::Answered { status, sha1, body_bytes, wire_bytes, fetched_at },
                 Some(place),
             ) => {
-                self.offer(report.at.crawl, &report.offers, slot.depth, &report.id)?;
+                let via = (report.at.host, &report.id);
+                self.offer(report.at.crawl, &report.offers, slot.depth, via)?;
                 let class = Class::of_status(status);
                 let row = FetchedRow {
                     token: report.token.0,
@@ -185,7 +187,9 @@ impl<S: Store> Frontier<S> {
                     place: place.encode().to_vec(),
                     sha1: sha1.to_vec(),
                     fetched_at,
+                    via_host: ticket.row.via_host,
                 };
+                self.note_stored(report.at.crawl, place);
                 self.changes.remove(keys::queue(report.at, slot));
                 self.changes.put(
                     keys::url(report.at, &report.id),
@@ -224,14 +228,16 @@ impl<S: Store> Frontier<S> {
 
     /// A host was fetched from under a lease that had run out: it waits from now on.
     fn visited_late(&mut self, at: HostRef, now: Moment) {
-        let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
-        else {
-            return;
-        };
-        host.row.next_ready = host.row.next_ready.max((now + crawl.delay(host)).0);
         self.touched.insert(at);
-        crawl.forget_ready(host, at.host);
-        self.wake(at, Moment(0));
+        self.host_visited(at, now);
+    }
+
+    fn note_stored(&mut self, crawl: u32, place: Place) {
+        if let Some(crawl) = self.crawls.get_mut(&crawl) {
+            let Lengths { response, request, metadata } = place.lengths();
+            crawl.row.stored_bytes +=
+                [response, request, metadata].map(u64::from).iter().sum::<u64>();
+        }
     }
 
     /// Counts a waiting URL out.
@@ -306,7 +312,9 @@ impl<S: Store> Frontier<S> {
             detail: failure.detail,
             path: row.path,
             via: row.via,
+            via_host: row.via_host,
             depth: u32::from(slot.depth),
+            hops: row.hops,
             attempts,
         };
         self.end_without_answer(at, id, slot, &url, class, ended);

@@ -133,14 +133,16 @@ impl<S: Store> Frontier<S> {
         self.deadlines.first().map(|(when, _)| *when)
     }
 
-    /// Puts a host among the ready, unless it is lent or has nothing queued.
+    /// Puts a host among the ready, unless any crawl has it lent or this one has
+    /// nothing queued for it.
     pub(super) fn wake(&mut self, at: HostRef, not_before: Moment) {
+        let Some(ready) = self.host_ready(at) else { return };
         let Some(crawl) = self.crawls.get_mut(&at.crawl) else { return };
         let Some(host) = self.hosts.get_mut(&at) else { return };
         if host.row.queued == 0 || !host.leased.is_empty() {
             return;
         }
-        let when = Moment(host.row.next_ready).max(not_before);
+        let when = ready.max(not_before);
         if host.ready.is_some_and(|ready| ready <= when) {
             return;
         }
@@ -188,7 +190,9 @@ impl<S: Store> Frontier<S> {
         match host.leased.values().next() {
             Some(token) => {
                 let holder = self.leases.get(token);
-                !host.suspect_out && holder.is_some_and(|lease| &*lease.worker == worker)
+                !host.suspect_out
+                    && holder.is_some_and(|lease| &*lease.worker == worker)
+                    && !self.is_wanted_elsewhere(at)
             }
             None => host.ready.is_some_and(|when| when <= now),
         }
@@ -201,6 +205,7 @@ impl<S: Store> Frontier<S> {
         at: HostRef,
         now: Moment,
     ) -> Result<Option<Batch>, FrontierError> {
+        let delay = self.host_delay(at);
         let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         else {
             return Ok(None);
@@ -213,12 +218,11 @@ impl<S: Store> Frontier<S> {
             }
             return Ok(None);
         }
-        let delay = crawl.delay(host);
         let most = by_time(self.limits.lease, delay)
             .min(self.limits.urls_per_lease as u64)
             .min(crawl.pages_left())
             .min(host_left);
-        if most == 0 || !crawl.is_running() {
+        if most == 0 || !crawl.may_lend() {
             self.wake(at, Moment(0));
             return Ok(None);
         }
@@ -281,6 +285,7 @@ impl<S: Store> Frontier<S> {
             via: row.via,
         }));
         self.leases.insert(token, Lease { worker: Arc::clone(worker), at, open, deadline });
+        self.take_host(at);
         batch
     }
 
@@ -319,7 +324,9 @@ impl<S: Store> Frontier<S> {
                 attempts: row.failures + row.losses,
                 path: row.path,
                 via: row.via,
+                via_host: row.via_host,
                 depth: u32::from(slot.depth),
+                hops: row.hops,
                 token: 0,
             };
             self.changes.remove(key);
@@ -341,11 +348,12 @@ impl<S: Store> Frontier<S> {
 
 impl Crawl {
     /// Whether it has URLs to lend, as far as the crawl itself is concerned.
-    fn may_lend(&self) -> bool {
-        self.is_running() && self.pages_left() > 0
+    pub(super) fn may_lend(&self) -> bool {
+        self.is_running() && self.is_wanted() && self.pages_left() > 0
     }
 
-    /// The wait between two fetches of a host: the largest that anyone asks for.
+    /// The wait between two fetches of a host, as far as this crawl is concerned:
+    /// its own delay, or the longer one that the host asks for.
     pub(super) fn delay(&self, host: &Host) -> Duration {
         self.spec.delay.duration().max(Duration::from_millis(host.row.delay_ms))
     }

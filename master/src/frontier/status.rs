@@ -1,7 +1,7 @@
 //! Where the crawls stand, told from counts that are kept, and what became of a
 //! URL.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use trawl_shared::{
     outcome::Class,
@@ -9,11 +9,11 @@ use trawl_shared::{
     url::{CrawlUrl, UrlId},
 };
 
-use super::{Crawl, Frontier, FrontierError};
+use super::{Crawl, Frontier, FrontierError, Host, Moment};
 use crate::store::{
     Store,
     keys::{self, HostRef},
-    rows::{Finish, UrlRow, UrlState},
+    rows::{Finish, UrlRow, UrlState, Wish},
 };
 
 /// Failures that a crawl remembers for its status.
@@ -67,6 +67,31 @@ pub struct CrawlStatus {
     pub leases_expired: u64,
     /// The newest failures, newest first.
     pub troubles: Vec<Trouble>,
+    /// What people want of it.
+    pub wish: Wish,
+    /// Bytes of its pages' records.
+    pub stored_bytes: u64,
+}
+
+/// A host that has something queued or lent.
+#[derive(Clone, Debug)]
+pub struct HostStatus {
+    /// The crawl's name.
+    pub crawl: String,
+    /// Scheme, host and port.
+    pub key: String,
+    /// URLs waiting.
+    pub queued: u64,
+    /// URLs lent.
+    pub leased: u64,
+    /// Pages fetched.
+    pub pages: u64,
+    /// The wait between two visits.
+    pub delay: Duration,
+    /// From when on it may be fetched from; none while it is lent.
+    pub ready: Option<Moment>,
+    /// The worker that has it in this crawl.
+    pub worker: Option<Arc<str>>,
 }
 
 impl<S: Store> Frontier<S> {
@@ -75,6 +100,50 @@ impl<S: Store> Frontier<S> {
         let asked = |crawl: &Crawl| name.is_none_or(|name| crawl.row.name == name);
         let crawls = self.crawls.iter().filter(|(_, crawl)| asked(crawl));
         crawls.map(|(number, crawl)| crawl.status(*number)).collect()
+    }
+
+    /// The hosts in memory, of one crawl or all, whose key contains a text: those
+    /// with the most URLs open first, `limit` at most. Also how many there are.
+    pub fn hosts(
+        &self,
+        crawl: Option<&str>,
+        contains: &str,
+        limit: usize,
+    ) -> (Vec<HostStatus>, u64) {
+        let named = |at: &HostRef| {
+            let name = self.crawls.get(&at.crawl).map(|crawl| crawl.row.name.as_str());
+            crawl.is_none() || name == crawl
+        };
+        let open = |host: &Host| host.row.queued + host.leased.len() as u64;
+        let mut matching: Vec<_> = self
+            .hosts
+            .iter()
+            .filter(|(at, host)| named(at) && host.row.key.contains(contains))
+            .map(|(at, host)| (Reverse(open(host)), *at))
+            .collect();
+        let matched = matching.len() as u64;
+        if limit < matching.len() {
+            matching.select_nth_unstable(limit);
+            matching.truncate(limit);
+        }
+        matching.sort_unstable();
+        let told = matching.into_iter().filter_map(|(_, at)| self.host_status(at));
+        (told.collect(), matched)
+    }
+
+    fn host_status(&self, at: HostRef) -> Option<HostStatus> {
+        let (crawl, host) = (self.crawls.get(&at.crawl)?, self.hosts.get(&at)?);
+        let lease = host.leased.values().next().and_then(|token| self.leases.get(token));
+        Some(HostStatus {
+            crawl: crawl.row.name.clone(),
+            key: host.row.key.clone(),
+            queued: host.row.queued,
+            leased: host.leased.len() as u64,
+            pages: host.row.pages,
+            delay: self.host_delay(at),
+            ready: host.ready.or_else(|| self.host_ready(at)),
+            worker: lease.map(|lease| Arc::clone(&lease.worker)),
+        })
     }
 
     /// A crawl's name, specification version and specification.
@@ -140,6 +209,8 @@ impl Crawl {
             reports_stale: row.reports_stale,
             leases_expired: row.leases_expired,
             troubles: self.troubles.iter().cloned().collect(),
+            wish: Wish::try_from(row.wish).unwrap_or(Wish::Run),
+            stored_bytes: row.stored_bytes,
         }
     }
 

@@ -28,6 +28,8 @@ use trawl_shared::{
 
 mod place;
 
+mod crawl;
+
 mod segment;
 
 mod read;
@@ -39,6 +41,7 @@ mod answer;
 mod decode;
 
 pub use answer::Answer;
+pub use crawl::CrawlPages;
 pub use place::{Committed, Place};
 pub use read::{ReadError, RecordError, StoredPage, StoredResponse};
 pub use scan::{Scan, ScannedPage};

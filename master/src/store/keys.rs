@@ -7,6 +7,7 @@
 //! | table | key | row |
 //! | --- | --- | --- |
 //! | `C` crawls | crawl 4 | [`CrawlRow`](super::rows::CrawlRow) |
+//! | `G` hosts as all crawls share them | host 4 | [`GateRow`](super::rows::GateRow) |
 //! | `H` host numbers | host key as text | host 4 |
 //! | `L` leases | token 8 | [`LeaseRow`](super::rows::LeaseRow) |
 //! | `M` the master itself | – | [`MetaRow`](super::rows::MetaRow) |
@@ -14,6 +15,7 @@
 //! | `Q` queues | crawl 4, host 4, [`Slot`] 14 | [`QueueRow`](super::rows::QueueRow) |
 //! | `S` specifications | crawl 4, part 2 | a part of the text |
 //! | `U` visited set and page index | crawl 4, host 4, URL id 20 | [`UrlRow`](super::rows::UrlRow) |
+//! | `X` quarantine | crawl 4, host 4, URL id 20 | nothing; the URL's row tells |
 
 use trawl_shared::{lease::Token, url::UrlId};
 
@@ -90,6 +92,11 @@ pub fn host_number(host_key: &str) -> Vec<u8> {
     [b"H", host_key.as_bytes()].concat()
 }
 
+/// A host's gate.
+pub fn gate(host: u32) -> Vec<u8> {
+    [b"G", &host.to_be_bytes()[..]].concat()
+}
+
 /// A lease.
 pub fn lease(token: Token) -> Vec<u8> {
     [b"L", &token.0.to_be_bytes()[..]].concat()
@@ -127,6 +134,21 @@ pub fn url(at: HostRef, id: &UrlId) -> Vec<u8> {
 /// All URLs of a crawl.
 pub fn urls(crawl: u32) -> (Vec<u8>, Vec<u8>) {
     in_crawl(b'U', crawl)
+}
+
+/// A URL's place in quarantine.
+pub fn quarantined(at: HostRef, id: &UrlId) -> Vec<u8> {
+    in_host(b'X', at, &id.0)
+}
+
+/// A crawl's quarantine.
+pub fn quarantine(crawl: u32) -> (Vec<u8>, Vec<u8>) {
+    in_crawl(b'X', crawl)
+}
+
+/// The URL of a key in the visited set or in quarantine.
+pub fn url_of(key: &[u8]) -> Option<(HostRef, UrlId)> {
+    Some((host_of(key)?, UrlId::from_bytes(key.get(9..)?)?))
 }
 
 /// A queue's row.

@@ -91,6 +91,24 @@ pub struct CrawlRow {
     /// Leases that ran out.
     #[prost(uint64, tag = "20")]
     pub leases_expired: u64,
+    /// What people want of it.
+    #[prost(enumeration = "Wish", tag = "21")]
+    pub wish: i32,
+    /// Bytes of its pages' records.
+    #[prost(uint64, tag = "22")]
+    pub stored_bytes: u64,
+}
+
+/// What people want of a crawl.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Wish {
+    /// That it goes on.
+    Run = 0,
+    /// That it lends nothing until told to go on.
+    Pause = 1,
+    /// That it ends as soon as nothing is lent; what is queued stays.
+    Stop = 2,
 }
 
 /// How a crawl ended.
@@ -103,6 +121,8 @@ pub enum Finish {
     Complete = 1,
     /// It has fetched as many pages as it may.
     PageBudget = 2,
+    /// Somebody stopped it.
+    Stopped = 3,
 }
 
 /// A host in a crawl.
@@ -111,9 +131,6 @@ pub struct HostRow {
     /// Scheme, host and port.
     #[prost(string, tag = "1")]
     pub key: String,
-    /// The earliest next fetch, in milliseconds of the master's clock.
-    #[prost(uint64, tag = "2")]
-    pub next_ready: u64,
     /// The delay that the host itself asked for, in milliseconds.
     #[prost(uint64, tag = "3")]
     pub delay_ms: u64,
@@ -123,6 +140,14 @@ pub struct HostRow {
     /// Pages fetched.
     #[prost(uint64, tag = "5")]
     pub pages: u64,
+}
+
+/// A host as all crawls share it.
+#[derive(Clone, PartialEq, Message)]
+pub struct GateRow {
+    /// When it was last let go of, in milliseconds of the master's clock.
+    #[prost(uint64, tag = "1")]
+    pub freed_at: u64,
 }
 
 /// A URL that waits, or is lent: it stays in its place until it has ended.
@@ -149,6 +174,9 @@ pub struct QueueRow {
     /// Whether a report under that token has counted.
     #[prost(bool, tag = "7")]
     pub last_applied: bool,
+    /// The number of the host of the page it was found on; 0 for a seed.
+    #[prost(uint32, tag = "8")]
+    pub via_host: u32,
 }
 
 /// What the visited set knows of a URL.
@@ -191,6 +219,10 @@ pub struct FetchedRow {
     /// When the fetch began, in Unix milliseconds by the worker's clock.
     #[prost(uint64, tag = "5")]
     pub fetched_at: u64,
+    /// The number of the host of the page it was found on; 0 for a seed. The page's
+    /// metadata record has the rest.
+    #[prost(uint32, tag = "6")]
+    pub via_host: u32,
 }
 
 /// An end without an answer, with what people want to know of it.
@@ -217,6 +249,12 @@ pub struct EndedRow {
     /// Tries, those lost with their worker included.
     #[prost(uint32, tag = "7")]
     pub attempts: u32,
+    /// The number of the host of the page it was found on; 0 for a seed.
+    #[prost(uint32, tag = "8")]
+    pub via_host: u32,
+    /// Redirects followed to come here.
+    #[prost(uint32, tag = "9")]
+    pub hops: u32,
 }
 
 /// A lease: what was lent to whom. Written once when it is granted and removed

@@ -81,6 +81,11 @@ impl RobotsCache {
         self.0.get(&(crawl, host.clone()))
     }
 
+    /// Forgets all rules.
+    pub fn clear(&self) {
+        self.0.invalidate_all();
+    }
+
     /// Remembers the host's rules, and hands them back.
     pub fn insert(&self, crawl: u32, host: HostKey, rules: Rules) -> Arc<Rules> {
         let rules = Arc::new(rules);

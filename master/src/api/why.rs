@@ -1,0 +1,106 @@
+//! What is known of a URL, put into a message: what the frontier told, and what
+//! stands in the page's own records.
+
+use tokio::task::spawn_blocking;
+use tonic::Status;
+use trawl_proto::v1::WhyCrawl;
+use trawl_shared::{page::PageMeta, url::UrlId, warc::sha1_base32};
+
+use super::millis;
+use crate::{
+    crawl::{AccountView, Crawls},
+    frontier::{State, Via},
+    pages::{CrawlPages, Place},
+};
+
+/// One crawl's account of a URL as a message.
+pub(super) async fn told(crawls: &Crawls, view: AccountView) -> Result<WhyCrawl, Status> {
+    let AccountView { account, due, lease_left, pages } = view;
+    let mut told = WhyCrawl { crawl: account.name, reason: account.held_up, ..WhyCrawl::default() };
+    match account.state {
+        State::Unknown => told.state = "unknown".into(),
+        State::Open { row, via, depth, holder, .. } => {
+            told.via = via_url(&pages, via).await;
+            told.depth = Some(depth.into());
+            told.hops = row.hops;
+            told.failures = row.failures;
+            told.losses = row.losses;
+            match holder {
+                None => {
+                    told.state = "waiting".into();
+                    told.due_ms = due.map(millis);
+                }
+                Some(holder) => {
+                    told.state = "leased".into();
+                    told.worker = holder.worker.to_string();
+                    told.token = holder.token.to_string();
+                    told.lease_left_ms = lease_left.map(millis).unwrap_or_default();
+                }
+            }
+        }
+        State::Fetched { row, place } => {
+            told.state = "fetched".into();
+            told.status = row.status;
+            told.sha1 = row.sha1.as_slice().try_into().map(sha1_base32).unwrap_or_default();
+            told.fetched_at_ms = row.fetched_at;
+            told.segment = pages.segments().map_or_else(
+                |_| place.segment.to_string(),
+                |segments| segments.path(place.segment).display().to_string(),
+            );
+            told.offset = place.offset;
+            told.length = place.lengths().total();
+            if let Some(meta) = meta(&pages, place).await {
+                told.depth = Some(meta.depth);
+                told.hops = meta.hops;
+                told.failures = meta.attempt.saturating_sub(1);
+                if let Some(id) = meta.via.as_deref().and_then(|via| via.parse::<UrlId>().ok()) {
+                    let via = crawls.via(pages.crawl, row.via_host, id).await?;
+                    told.via = via_url(&pages, via).await;
+                }
+            }
+        }
+        State::Ended { row, via, class } => {
+            told.state = match class {
+                Some(trawl_shared::outcome::Class::OverBudget) => "over budget",
+                Some(trawl_shared::outcome::Class::Quarantined) => "quarantined",
+                Some(trawl_shared::outcome::Class::Dropped) => "dropped",
+                _ => "failed",
+            }
+            .into();
+            told.class = class.map(|class| class.word().to_owned()).unwrap_or_default();
+            told.via = via_url(&pages, via).await;
+            told.depth = Some(row.depth);
+            told.hops = row.hops;
+            told.failures = row.attempts;
+            told.detail = row.detail;
+        }
+    }
+    Ok(told)
+}
+
+/// The URL of the page that another was found on; empty for a seed, and if it is
+/// not known.
+pub(super) async fn via_url(pages: &CrawlPages, via: Via) -> String {
+    match via {
+        Via::Seed | Via::Unknown => String::new(),
+        Via::Url(url) => url,
+        Via::Page(place) => meta(pages, place).await.map(|meta| meta.url).unwrap_or_default(),
+    }
+}
+
+/// A page's metadata, read away from the owner's thread.
+async fn meta(pages: &CrawlPages, place: Place) -> Option<PageMeta> {
+    let segments = pages.segments().ok()?;
+    let read = spawn_blocking(move || segments.page(place).and_then(|page| page.meta())).await;
+    match read {
+        Ok(Ok(meta)) => Some(meta),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a page's metadata cannot be read");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "a page's metadata was not read");
+            None
+        }
+    }
+}

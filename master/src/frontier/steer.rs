@@ -1,0 +1,30 @@
+//! People step in: crawls are paused, resumed and stopped, durably.
+
+use super::{Frontier, Moment};
+use crate::store::{
+    Store,
+    rows::{Finish, Wish},
+};
+
+impl<S: Store> Frontier<S> {
+    /// Notes what people want of the crawl of this name. Returns whether there is
+    /// one. A finished crawl stays as it is, unless it was stopped and is to run.
+    pub fn steer(&mut self, name: &str, wish: Wish, now: Moment) -> bool {
+        let Some((number, crawl)) = self.crawls.iter_mut().find(|(_, c)| c.row.name == name) else {
+            return false;
+        };
+        let was_stopped = crawl.row.finish == Finish::Stopped as i32;
+        if !crawl.is_running() && !(was_stopped && wish == Wish::Run) {
+            return true;
+        }
+        // Time in which it was not wanted is not counted as running.
+        crawl.settle(now);
+        crawl.row.wish = wish as i32;
+        crawl.dirty = true;
+        if was_stopped {
+            let number = *number;
+            self.restart(number, now);
+        }
+        true
+    }
+}

@@ -1,0 +1,216 @@
+//! Why a URL is where it is, from what is durably known of it.
+
+use std::{sync::Arc, time::Duration};
+
+use trawl_shared::{
+    lease::Token,
+    outcome::Class,
+    url::{CrawlUrl, UrlId},
+};
+
+use super::{Crawl, Frontier, FrontierError, Moment, damaged};
+use crate::{
+    pages::Place,
+    store::{
+        Store, StoreError,
+        keys::{self, HostRef, Slot},
+        rows::{EndedRow, FetchedRow, QueueRow, UrlRow, UrlState},
+    },
+};
+
+/// What one crawl knows of a URL.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// The crawl's number.
+    pub crawl: u32,
+    /// The crawl's name.
+    pub name: String,
+    /// Where the URL stands.
+    pub state: State,
+    /// Why it has not been lent, or would not be taken in: one sentence; empty if
+    /// nothing holds it up.
+    pub held_up: String,
+}
+
+/// Where a URL stands.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// The crawl never heard of it, or did not take it in.
+    Unknown,
+    /// It waits, or is lent.
+    Open {
+        /// What is known of it.
+        row: QueueRow,
+        /// Where it was found.
+        via: Via,
+        /// Links from a seed.
+        depth: u16,
+        /// When it may be lent, as far as its own wait and its host's go.
+        due: Option<Moment>,
+        /// Who has it.
+        holder: Option<Holder>,
+    },
+    /// Its answer is stored.
+    Fetched {
+        /// What is known of it.
+        row: FetchedRow,
+        /// Where its records are.
+        place: Place,
+    },
+    /// It ended without an answer.
+    Ended {
+        /// What is known of it.
+        row: EndedRow,
+        /// Where it was found.
+        via: Via,
+        /// Its class.
+        class: Option<Class>,
+    },
+}
+
+/// Who has a URL.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The worker's name.
+    pub worker: Arc<str>,
+    /// The lease's token.
+    pub token: Token,
+    /// When the lease runs out unless it is renewed.
+    pub deadline: Moment,
+}
+
+/// The page that a URL was found on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// None: somebody gave it.
+    Seed,
+    /// This URL.
+    Url(String),
+    /// The page whose records are here.
+    Page(Place),
+    /// Not known any more.
+    Unknown,
+}
+
+impl<S: Store> Frontier<S> {
+    /// What the crawls know of a URL; one, if it is named. The frontier must have
+    /// been committed.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn why(
+        &self,
+        name: Option<&str>,
+        url: &CrawlUrl,
+        now: Moment,
+    ) -> Result<Vec<Account>, FrontierError> {
+        let asked = |crawl: &Crawl| name.is_none_or(|name| crawl.row.name == name);
+        let crawls = self.crawls.iter().filter(|(_, crawl)| asked(crawl));
+        crawls.map(|(number, crawl)| self.account(*number, crawl, url, now)).collect()
+    }
+
+    fn account(
+        &self,
+        number: u32,
+        crawl: &Crawl,
+        url: &CrawlUrl,
+        now: Moment,
+    ) -> Result<Account, FrontierError> {
+        let host = self.known_host(url.host_key_str())?.unwrap_or_default();
+        let at = HostRef { crawl: number, host };
+        let row: Option<UrlRow> = self.changes.get(&self.store, &keys::url(at, &url.id()))?;
+        let state = match row.and_then(|row| row.state) {
+            None => State::Unknown,
+            Some(UrlState::Pending(slot)) => {
+                let slot = Slot::decode(&slot).ok_or_else(|| damaged("a URL's place"))?;
+                self.open_state(at, slot)?
+            }
+            Some(UrlState::Fetched(row)) => {
+                let place = Place::decode(&row.place).ok_or_else(|| damaged("a page's place"))?;
+                State::Fetched { row, place }
+            }
+            Some(UrlState::Ended(row)) => {
+                let via = self.via(number, row.via_host, &row.via)?;
+                let class = u8::try_from(row.class).ok().and_then(Class::of_number);
+                State::Ended { row, via, class }
+            }
+        };
+        let held_up = match &state {
+            State::Unknown => match crawl.scope.admit(url, 0) {
+                Err(refusal) => format!("its scope does not admit it: {refusal}"),
+                Ok(()) => "no page that was fetched links to it, as far as is known".to_owned(),
+            },
+            State::Open { holder: None, depth, .. } => self.held_up(at, crawl, *depth, now),
+            _ => String::new(),
+        };
+        Ok(Account { crawl: number, name: crawl.row.name.clone(), state, held_up })
+    }
+
+    fn open_state(&self, at: HostRef, slot: Slot) -> Result<State, FrontierError> {
+        let row: Option<QueueRow> = self.changes.get(&self.store, &keys::queue(at, slot))?;
+        let row = row.ok_or_else(|| damaged("a queued URL"))?;
+        let token = self.hosts.get(&at).and_then(|host| host.leased.get(&slot));
+        let lease = token.and_then(|token| Some((*token, self.leases.get(token)?)));
+        let holder = lease.map(|(token, lease)| Holder {
+            worker: Arc::clone(&lease.worker),
+            token,
+            deadline: lease.deadline,
+        });
+        let via = self.via(at.crawl, row.via_host, &row.via)?;
+        let due = self.host_ready(at).map(|ready| ready.max(Moment(slot.due)));
+        Ok(State::Open { row, via, depth: slot.depth, due, holder })
+    }
+
+    /// Why a waiting URL is not lent.
+    fn held_up(&self, at: HostRef, crawl: &Crawl, depth: u16, now: Moment) -> String {
+        let host = self.hosts.get(&at);
+        if !crawl.is_running() {
+            return "its crawl has finished without it".to_owned();
+        }
+        if !crawl.is_wanted() {
+            return "its crawl is paused or being stopped".to_owned();
+        }
+        if crawl.pages_left() == 0 {
+            return "its crawl's page budget is lent out or used up".to_owned();
+        }
+        if depth > crawl.depth_open() {
+            let above = crawl.depth_open();
+            return format!("it waits until all URLs at depth {above} have ended");
+        }
+        match (self.host_ready(at), host) {
+            (None, _) => "its host is lent out, and others of it come first".to_owned(),
+            (Some(ready), _) if ready > now => {
+                let wait = Duration::from_millis(ready.0 - now.0);
+                format!("its host may be visited again in {:.1} s", wait.as_secs_f64())
+            }
+            (Some(_), Some(host)) => {
+                format!("it is one of {} that wait for their host", host.row.queued)
+            }
+            (Some(_), None) => String::new(),
+        }
+    }
+
+    /// The page of this id on this host.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn via(&self, crawl: u32, host: u32, id: &[u8]) -> Result<Via, StoreError> {
+        let at = HostRef { crawl, host };
+        let Some(id) = UrlId::from_bytes(id) else { return Ok(Via::Seed) };
+        let row: Option<UrlRow> = self.changes.get(&self.store, &keys::url(at, &id))?;
+        let path = match row.and_then(|row| row.state) {
+            None => return Ok(Via::Unknown),
+            Some(UrlState::Fetched(row)) => {
+                return Ok(Place::decode(&row.place).map_or(Via::Unknown, Via::Page));
+            }
+            Some(UrlState::Ended(row)) => row.path,
+            Some(UrlState::Pending(slot)) => {
+                let slot = Slot::decode(&slot).ok_or_else(|| damaged("a URL's place"))?;
+                let row: Option<QueueRow> =
+                    self.changes.get(&self.store, &keys::queue(at, slot))?;
+                row.ok_or_else(|| damaged("a queued URL"))?.path
+            }
+        };
+        Ok(self.host_key(at)?.map_or(Via::Unknown, |key| Via::Url(format!("{key}{path}"))))
+    }
+}
