@@ -14,6 +14,7 @@ use crate::{
     crawl::{CrawlError, Crawls, Mailbox, Owner, PageSettings},
     data_dir::{DataDir, DataDirError},
     frontier::{Frontier, FrontierError, Limits, Moment},
+    listen::{ListenError, Listener},
     store::{StoreError, sled::SledStore},
 };
 
@@ -110,6 +111,19 @@ impl Master {
         ControlServer::new(ControlApi::new(self.crawls.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Listens for workers and operators. The future that comes of it serves them
+    /// until `stop` is cancelled, and then lets calls under way go on for a moment.
+    ///
+    /// # Errors
+    /// If the system does not let it listen.
+    pub fn serve(
+        &self,
+        listener: Listener,
+        stop: CancellationToken,
+    ) -> Result<impl Future<Output = Result<(), ListenError>> + Send + use<>, ListenError> {
+        listener.serve(self.worker_service(), self.control_service(), stop)
     }
 
     /// Returns when the master has ended, with the reason, which is told once.
