@@ -6,9 +6,9 @@
 //! appended leaves no trace. Which pages count is the frontier's store's to say,
 //! and that there is one writer its data directory's.
 //!
-//! `place` says where a page is, `segment` holds the files, `read` finds one
-//! page, `scan` passes over all of them, `answer` takes an HTTP answer apart and
-//! `decode` undoes its content coding.
+//! `place` says where a page is, `crawl` how many there are, `segment` holds the
+//! files, `read` finds one page, `scan` passes over all of them, `answer` takes an
+//! HTTP answer apart and `decode` undoes its content coding.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +28,8 @@ use trawl_shared::{
 
 mod place;
 
+mod crawl;
+
 mod segment;
 
 mod read;
@@ -39,6 +41,7 @@ mod answer;
 mod decode;
 
 pub use answer::Answer;
+pub use crawl::CrawlPages;
 pub use place::{Committed, Place};
 pub use read::{ReadError, RecordError, StoredPage, StoredResponse};
 pub use scan::{Scan, ScannedPage};
