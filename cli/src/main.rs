@@ -7,6 +7,7 @@ mod exit;
 mod export;
 mod operate;
 mod options;
+mod page;
 mod render;
 mod roles;
 mod tables;
@@ -45,7 +46,7 @@ enum Command {
     /// Write a crawl's pages as JSON lines, WARC, CDXJ or BSON
     Export(export::ExportArgs),
     /// Print a stored page
-    Page(export::PageArgs),
+    Page(page::PageArgs),
 }
 
 fn main() -> ExitCode {
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
             Command::Submit(args) => operate::submit(*args),
             Command::Status(args) => operate::status(&args),
             Command::Export(args) => export::export(&args),
-            Command::Page(args) => export::page(&args),
+            Command::Page(args) => page::page(&args),
         },
     );
     ended

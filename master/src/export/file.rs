@@ -14,71 +14,68 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// Written as `<name>.partial`; renamed when committed, removed when dropped
 /// before.
 #[derive(Debug)]
-pub(super) struct Output {
+pub struct WholeFile {
     path: PathBuf,
     partial: PathBuf,
     file: BufWriter<File>,
-    bytes: u64,
     is_committed: bool,
 }
 
-impl Output {
-    /// Starts the output; a partial one that a crash left behind is overwritten.
-    pub(super) fn create(path: &Path) -> Result<Self, ExportError> {
+impl WholeFile {
+    /// Starts the file; a partial one that a crash left behind is overwritten.
+    ///
+    /// # Errors
+    /// If a directory has its name, or if the system says no.
+    pub fn create(path: &Path) -> Result<Self, ExportError> {
         check(path)?;
-        let partial = beside(path, ".partial");
-        let error = |source| ExportError::Write { path: partial.clone(), source };
-        let file = File::create(&partial).map_err(error)?;
+        let mut partial = OsString::from(path);
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial)
+            .map_err(|source| ExportError::Write { path: partial.clone(), source })?;
         Ok(Self {
             path: path.into(),
             partial,
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
-            bytes: 0,
             is_committed: false,
         })
     }
 
-    /// Writes the pieces, one after the other.
-    pub(super) fn write(&mut self, pieces: &[&[u8]]) -> Result<(), ExportError> {
-        for piece in pieces {
-            self.file.write_all(piece).map_err(|source| self.error(source))?;
-            self.bytes += piece.len() as u64;
-        }
-        Ok(())
-    }
-
-    /// Makes the output durable and gives it its name; says how long it is.
-    pub(super) fn commit(mut self) -> Result<u64, ExportError> {
-        let written = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        written.map_err(|source| self.error(source))?;
+    /// Makes the file durable and gives it its name, in the place of what had it.
+    ///
+    /// # Errors
+    /// As [`WholeFile::create`]; what was there stays then.
+    pub fn commit(mut self) -> Result<(), ExportError> {
         check(&self.path)?;
-        fs::rename(&self.partial, &self.path)
-            .and_then(|()| sync_parent(&self.path))
-            .map_err(|source| self.error(source))?;
-        self.is_committed = true;
-        Ok(self.bytes)
+        self.give_name().map_err(|source| ExportError::Write { path: self.path.clone(), source })
     }
 
-    /// An error in writing this output.
-    pub(super) fn error(&self, source: io::Error) -> ExportError {
-        ExportError::Write { path: self.path.clone(), source }
+    fn give_name(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        fs::rename(&self.partial, &self.path)?;
+        self.is_committed = true;
+        File::open(parent(&self.path))?.sync_all()
     }
 }
 
-impl Drop for Output {
+impl Write for WholeFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for WholeFile {
     fn drop(&mut self) {
         if !self.is_committed {
             // Worth no error of its own: the next export overwrites it.
             let _ = fs::remove_file(&self.partial);
         }
     }
-}
-
-/// The path with something added to its file name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 fn check(path: &Path) -> Result<(), ExportError> {
@@ -95,9 +92,10 @@ fn check(path: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// The directory that a file is in.
+pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
-        Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
     }
 }
