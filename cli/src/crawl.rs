@@ -29,15 +29,12 @@ use trawl_worker::{
 
 use crate::{
     exit::{Exit, Failure},
-    options::{CrawlOptions, Resolved},
+    options::{CrawlOptions, Resolved, check_lanes},
     render::{self, Progress, counted, summary},
 };
 
 /// The worker's name at the master of its own process.
 const WORKER: &str = "local";
-
-/// Lanes at most; each is a connection.
-const LANES_MAX: usize = 1_024;
 
 #[derive(Args, Debug)]
 pub(crate) struct CrawlArgs {
@@ -65,14 +62,11 @@ enum Rest {
 
 /// Runs the crawl to its end, or until a signal.
 pub(crate) fn run(args: CrawlArgs) -> Result<Exit, Failure> {
-    let Resolved { seeds, name, spec, data, lanes } = args.options.resolve()?;
+    let Resolved { seeds, name, spec, data, lanes } = args.options.resolve(None)?;
     let data = args.data.or(data).unwrap_or_else(|| "trawl-data".into());
     let mut worker = WorkerConfig::new(WORKER.into());
     worker.lanes = args.lanes.or(lanes).unwrap_or(worker.lanes);
-    if worker.lanes == 0 || worker.lanes > LANES_MAX {
-        let message = format!("lanes = {} cannot be: 1 to {LANES_MAX} are allowed", worker.lanes);
-        return Err(Failure::usage(message));
-    }
+    check_lanes(worker.lanes)?;
     let request = SubmitRequest {
         name,
         seeds: seeds.iter().map(|seed| seed.as_str().to_owned()).collect(),
@@ -217,7 +211,7 @@ fn from_status(status: Status) -> Failure {
 }
 
 /// The master ended although nobody stopped it.
-fn master_ended(ended: Result<(), Failure>) -> Failure {
+pub(crate) fn master_ended(ended: Result<(), Failure>) -> Failure {
     ended.err().unwrap_or_else(|| Failure::new(Exit::Failed, "the master ended by itself"))
 }
 

@@ -2,8 +2,8 @@
 
 use std::{fmt, process::ExitCode};
 
-use trawl_master::{crawl::CrawlError, server::StartError};
-use trawl_shared::shutdown::EXIT_INTERRUPTED;
+use trawl_master::{crawl::CrawlError, listen::ListenError, server::StartError};
+use trawl_shared::{security::SecurityError, shutdown::EXIT_INTERRUPTED};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     DataDir = 4,
     /// The disk is full.
     DiskFull = 5,
+    /// The master is away, or does not let us in.
+    Master = 6,
     /// Stopped by a signal.
     Interrupted = EXIT_INTERRUPTED as isize,
 }
@@ -48,6 +50,11 @@ impl Failure {
             cause = error.source();
         }
         Self { exit, message }
+    }
+
+    /// With something more to say.
+    pub(crate) fn with(self, more: &str) -> Self {
+        Self { message: format!("{}; {more}", self.message), ..self }
     }
 
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
@@ -83,5 +90,21 @@ impl From<CrawlError> for Failure {
             CrawlError::Died => Self::new(Exit::Failed, error),
             error => Self::caused(Exit::DataDir, &error),
         }
+    }
+}
+
+impl From<SecurityError> for Failure {
+    fn from(error: SecurityError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        let exit = match error {
+            ListenError::Unprotected(_) | ListenError::Certificate(_) => Exit::Usage,
+            ListenError::Address(..) | ListenError::Server(_) => Exit::Failed,
+        };
+        Self::new(exit, error)
     }
 }

@@ -1,21 +1,24 @@
-//! Reading what a crawl has stored: exports, and single pages.
+//! Taking a crawl's pages away.
 
 use std::{
-    io::{Write, stdout},
-    path::PathBuf,
+    io::{BufWriter, Write, stderr, stdout},
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
 use trawl_master::{
-    archive::{Archive, ArchiveError, Found},
-    export::{self as pages, ExportError, Format},
+    archive::Archive,
+    export::{self as pages, ExportError, Format, Summary},
 };
-use trawl_shared::{units::Size, untrusted::Untrusted, url::CrawlUrl};
+use trawl_shared::units::Size;
 
 use crate::{
     exit::{Exit, Failure},
     render::counted,
 };
+
+/// Bytes that are collected before they are written to a pipe.
+const PIPE_BYTES: usize = 256 * 1024;
 
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
@@ -31,8 +34,8 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_enum)]
     format: FormatOption,
 
-    /// The file to write or replace; for warc, an existing directory (or a path that ends in
-    /// `/`) takes the segments as they are
+    /// The file to write or replace; `-` is standard output. For warc, an existing directory (or
+    /// a path that ends in `/`) takes the segments as they are
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
 }
@@ -49,112 +52,61 @@ enum FormatOption {
     Bson,
 }
 
-#[derive(Args, Debug)]
-pub(crate) struct PageArgs {
-    /// The page's URL
-    #[arg(value_name = "URL")]
-    url: String,
-
-    /// The data directory of the crawl
-    #[arg(long, value_name = "DIR", default_value = "trawl-data")]
-    data: PathBuf,
-
-    /// The crawl, if the data directory holds several
-    #[arg(long, value_name = "NAME")]
-    crawl: Option<String>,
-
-    /// What of the page to print
-    #[arg(long, value_enum, default_value = "body")]
-    show: ShowOption,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ShowOption {
-    /// The body, decompressed, otherwise as it was served
-    Body,
-    /// The status line and the headers of the answer
-    Headers,
-    /// What the export to JSON lines says of it
-    Json,
-}
-
 /// Writes a crawl's pages.
 pub(crate) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     let archive = Archive::open(&args.data)?;
     let crawl = archive.crawl(args.crawl.as_deref())?;
-    let format = match args.format {
-        FormatOption::Jsonl => Format::Jsonl,
-        FormatOption::Warc => Format::Warc,
-        FormatOption::Cdxj => Format::Cdxj,
-        FormatOption::Bson => Format::Bson,
+    let format = Format::from(args.format);
+    let done = if is_pipe(&args.out) {
+        let mut pipe = BufWriter::with_capacity(PIPE_BYTES, stdout().lock());
+        let done = pages::export(&crawl, format, &mut pipe, &archive.tmp())?;
+        pipe.flush()?;
+        done
+    } else {
+        pages::export_file(&crawl, format, &args.out)?
     };
-    let done = pages::export(&crawl.directory, &crawl.name, crawl.committed, format, &args.out)?;
-    writeln!(
-        stdout(),
-        "{} pages, {} written to {}",
-        done.pages,
-        Size::bytes(done.bytes),
-        args.out.display()
-    )?;
+    tell(&done, &args.out)?;
+    Ok(Exit::Done)
+}
+
+/// Whether the pages go to standard output.
+fn is_pipe(out: &Path) -> bool {
+    out == Path::new("-")
+}
+
+/// Says what was written; not among the pages.
+fn tell(done: &Summary, out: &Path) -> std::io::Result<()> {
+    let mut to: Box<dyn Write> = Box::new(stdout());
+    let mut name = out.display().to_string();
+    if is_pipe(out) {
+        to = Box::new(stderr());
+        name = "standard output".into();
+    }
+    writeln!(to, "{} pages, {} written to {name}", done.pages, Size::bytes(done.bytes))?;
     if done.left_out > 0 {
         let left_out = counted(done.left_out, "answer");
-        writeln!(stdout(), "{left_out} left out: only pages of status 2xx fit this format")?;
+        writeln!(to, "{left_out} left out: only pages of status 2xx fit this format")?;
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
-/// Prints a page.
-pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
-    let url = CrawlUrl::parse(&args.url)
-        .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(&args.url))))?;
-    let archive = Archive::open(&args.data)?;
-    let crawl = archive.crawl(args.crawl.as_deref())?;
-    let page = match archive.find(&crawl, &url)? {
-        Found::Page(page) => page,
-        Found::Unknown => return Err(absent(&url, "the crawl never heard of it")),
-        Found::Pending => return Err(absent(&url, "it is still waiting to be fetched")),
-        Found::Ended(detail) => return Err(absent(&url, &Untrusted(&detail).to_string())),
-    };
-    let mut out = stdout().lock();
-    match args.show {
-        ShowOption::Body => {
-            let meta = page.meta().map_err(ArchiveError::from)?;
-            out.write_all(&page.body(&meta).map_err(ArchiveError::from)?)?;
+impl From<FormatOption> for Format {
+    fn from(option: FormatOption) -> Self {
+        match option {
+            FormatOption::Jsonl => Self::Jsonl,
+            FormatOption::Warc => Self::Warc,
+            FormatOption::Cdxj => Self::Cdxj,
+            FormatOption::Bson => Self::Bson,
         }
-        ShowOption::Headers => {
-            let response = page.response().map_err(ArchiveError::from)?;
-            writeln!(out, "{}", Untrusted(&response.status_line))?;
-            for (name, value) in &response.headers {
-                let value = String::from_utf8_lossy(value);
-                writeln!(out, "{}: {}", Untrusted(name), Untrusted(&value))?;
-            }
-        }
-        ShowOption::Json => {
-            let meta = page.meta().map_err(ArchiveError::from)?;
-            let text = serde_json::to_string_pretty(&meta);
-            writeln!(out, "{}", text.map_err(|error| Failure::new(Exit::Failed, error))?)?;
-        }
-    }
-    Ok(Exit::Done)
-}
-
-fn absent(url: &CrawlUrl, why: &str) -> Failure {
-    Failure::new(Exit::Failed, format!("there is no page {url}: {why}"))
-}
-
-impl From<ArchiveError> for Failure {
-    fn from(error: ArchiveError) -> Self {
-        let exit = match error {
-            ArchiveError::NoSuchCrawl { .. } | ArchiveError::WhichCrawl { .. } => Exit::Usage,
-            _ => Exit::DataDir,
-        };
-        Self::caused(exit, &error)
     }
 }
 
 impl From<ExportError> for Failure {
     fn from(error: ExportError) -> Self {
-        let exit = if error.is_disk_full() { Exit::DiskFull } else { Exit::Failed };
-        Self::caused(exit, &error)
+        match error {
+            error if error.is_disk_full() => Self::caused(Exit::DiskFull, &error),
+            ExportError::Output(error) => error.into(),
+            error => Self::caused(Exit::Failed, &error),
+        }
     }
 }

@@ -1,11 +1,16 @@
 //! trawl, a distributed web crawler: the one program. It reads the command line,
 //! calls, prints, and chooses the exit code; nothing else is decided here.
 
+mod connect;
 mod crawl;
 mod exit;
 mod export;
+mod operate;
 mod options;
+mod page;
 mod render;
+mod roles;
+mod tables;
 
 use std::{io::ErrorKind, process::ExitCode};
 
@@ -30,10 +35,18 @@ struct Cli {
 enum Command {
     /// Crawl from one or more URLs, or go on with a crawl that was interrupted
     Crawl(Box<crawl::CrawlArgs>),
+    /// Run a master: it keeps the crawls, and lends URLs to workers
+    Master(roles::MasterArgs),
+    /// Run a worker for a master: it fetches, parses and reports
+    Worker(roles::WorkerArgs),
+    /// Give a crawl to a master
+    Submit(Box<operate::SubmitArgs>),
+    /// Show where a master's crawls stand
+    Status(operate::StatusArgs),
     /// Write a crawl's pages as JSON lines, WARC, CDXJ or BSON
     Export(export::ExportArgs),
     /// Print a stored page
-    Page(export::PageArgs),
+    Page(page::PageArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,8 +54,12 @@ fn main() -> ExitCode {
     let ended = trawl_shared::telemetry::start(cli.log_json).map_err(Failure::usage).and_then(
         |()| match cli.command {
             Command::Crawl(args) => crawl::run(*args),
+            Command::Master(args) => roles::master(args),
+            Command::Worker(args) => roles::worker(args),
+            Command::Submit(args) => operate::submit(*args),
+            Command::Status(args) => operate::status(&args),
             Command::Export(args) => export::export(&args),
-            Command::Page(args) => export::page(&args),
+            Command::Page(args) => page::page(&args),
         },
     );
     ended

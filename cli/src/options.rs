@@ -6,7 +6,11 @@
     reason = "these comments are the help text, which shows them as they are"
 )]
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, stdin},
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -182,16 +186,18 @@ pub(crate) struct Resolved {
 }
 
 impl CrawlOptions {
-    /// Puts the file and the options together, and checks them.
+    /// Puts the files and the options together, and checks them.
     ///
     /// # Errors
     /// With the setting that cannot be.
-    pub(crate) fn resolve(self) -> Result<Resolved, Failure> {
+    pub(crate) fn resolve(self, seeds_file: Option<&Path>) -> Result<Resolved, Failure> {
         let (run, spec) = match &self.config {
             Some(path) => read_file(path)?,
             None => Default::default(),
         };
-        let seeds = run.seeds.iter().chain(&self.seeds).map(|seed| parse_seed(seed));
+        let listed = seeds_file.map(read_seeds).transpose()?.unwrap_or_default();
+        let seeds = run.seeds.iter().chain(&self.seeds).chain(&listed);
+        let seeds = seeds.map(|seed| parse_seed(seed));
         let seeds: Vec<CrawlUrl> = seeds.collect::<Result<_, _>>()?;
         if seeds.is_empty() {
             return Err(Failure::usage(
@@ -243,6 +249,30 @@ impl CrawlOptions {
     }
 }
 
+/// Seeds of one file at most.
+const SEEDS_MAX: usize = 10_000_000;
+
+/// Lanes at most; each is a connection.
+const LANES_MAX: usize = 1_024;
+
+/// Checks how many hosts to fetch from at the same time.
+pub(crate) fn check_lanes(lanes: usize) -> Result<(), Failure> {
+    check_range("lanes", lanes, 1, LANES_MAX)
+}
+
+/// Checks a setting against the smallest and the largest value that is allowed.
+pub(crate) fn check_range<T: PartialOrd + std::fmt::Display>(
+    key: &str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<(), Failure> {
+    if min <= value && value <= max {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{key} = {value} cannot be: {min} to {max} are allowed")))
+}
+
 fn parse_seed(seed: &str) -> Result<CrawlUrl, Failure> {
     CrawlUrl::parse(seed).map_err(|error| {
         let seed = trawl_shared::untrusted::Untrusted(seed);
@@ -250,12 +280,40 @@ fn parse_seed(seed: &str) -> Result<CrawlUrl, Failure> {
     })
 }
 
+/// Reads a list of seeds, one a line.
+fn read_seeds(path: &Path) -> Result<Vec<String>, Failure> {
+    let source: Box<dyn Read> = match path.to_str() {
+        Some("-") => Box::new(stdin().lock()),
+        _ => Box::new(File::open(path).map_err(|error| unreadable(path, &error))?),
+    };
+    let mut seeds = Vec::new();
+    for line in BufReader::new(source).lines() {
+        let line = line.map_err(|error| unreadable(path, &error))?;
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if seeds.len() == SEEDS_MAX {
+            return Err(Failure::usage(format!(
+                "{}: more than {SEEDS_MAX} seeds; give them in several files, all but the first \
+                 with --update",
+                path.display()
+            )));
+        }
+        seeds.push(line.to_owned());
+    }
+    Ok(seeds)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("{}: cannot be read: {error}", path.display()))
+}
+
 /// Reads a settings file. Its errors name the file, the line and the key.
 fn read_file(path: &Path) -> Result<(RunKeys, CrawlSpec), Failure> {
     let in_file =
         |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| in_file(&format_args!("cannot be read: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     let run: RunKeys = toml::from_str(&text).map_err(|error| in_file(&error))?;
     let text = without_run_keys(text).map_err(|error| in_file(&error))?;
     let spec = toml::from_str(&text).map_err(|error| in_file(&error))?;

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr, stdout},
     path::Path,
     time::Duration,
 };
@@ -143,6 +143,16 @@ pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
     }
 }
 
+/// Prints a result.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    writeln!(stdout(), "{text}")
+}
+
+/// Says something on standard error.
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Prints an error.
 pub(crate) fn error(message: &str) {
     eprintln!("error: {message}");
@@ -153,12 +163,12 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-fn pages(status: &CrawlStatus) -> u64 {
+pub(crate) fn pages(status: &CrawlStatus) -> u64 {
     let pages = Class::all().filter(|class| class.is_page());
     pages.filter_map(|class| status.outcomes.get(class.word())).sum()
 }
 
-fn errors(status: &CrawlStatus) -> u64 {
+pub(crate) fn errors(status: &CrawlStatus) -> u64 {
     let failed = Class::all().filter(|class| {
         !matches!(class, Class::Ok | Class::Redirect | Class::Failed(FailureKind::Disallowed))
     });
@@ -192,7 +202,7 @@ fn class_text(class: Class) -> &'static str {
     }
 }
 
-fn time(ms: u64) -> String {
+pub(crate) fn time(ms: u64) -> String {
     let secs = ms / 1000;
     format!("{}:{:02}:{:02}", secs / 3600, secs / 60 % 60, secs % 60)
 }

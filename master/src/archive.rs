@@ -1,37 +1,34 @@
-//! A data directory that no master is running on: its crawls and their pages.
+//! A data directory that no master is running on: its crawls and their pages. It is
+//! read as it is; nothing of the crawls changes by that.
 
 use std::path::{Path, PathBuf};
 
-use trawl_shared::{units::Size, url::CrawlUrl};
+use trawl_shared::{
+    units::Size,
+    url::{CANON_VERSION, CrawlUrl},
+};
 
 use crate::{
     data_dir::{DataDir, DataDirError},
-    frontier::{Frontier, FrontierError, Limits},
-    pages::{Committed, PageStoreError, Place, ReadError, Segments, StoredPage},
+    frontier::FrontierError,
+    pages::{Committed, CrawlPages, PageStoreError, Place, ReadError, StoredPage},
     server::StartError,
-    store::{StoreError, rows::UrlState, sled::SledStore},
+    store::{
+        Store, StoreError,
+        keys::{self, HostRef},
+        rows::{CrawlRow, MetaRow, UrlRow, UrlState, decode},
+        sled::SledStore,
+    },
 };
 
 /// Bytes of the store's page cache; look-ups are few.
 const CACHE: Size = Size::mib(16);
 
 /// A data directory, opened to read.
+#[derive(Debug)]
 pub struct Archive {
     data: DataDir,
-    frontier: Frontier<SledStore>,
-}
-
-/// A crawl's pages.
-#[derive(Clone, Debug)]
-pub struct CrawlPages {
-    /// The crawl's number.
-    pub crawl: u32,
-    /// Its name.
-    pub name: String,
-    /// The directory of its segments.
-    pub directory: PathBuf,
-    /// Where they end.
-    pub committed: Committed,
+    store: SledStore,
 }
 
 /// Why a page or a crawl could not be had.
@@ -51,9 +48,9 @@ pub enum ArchiveError {
         /// What there is.
         crawls: String,
     },
-    /// The frontier cannot be read.
+    /// The frontier's store cannot be read.
     #[error(transparent)]
-    Frontier(#[from] FrontierError),
+    Store(#[from] StoreError),
     /// The segments cannot be read.
     #[error(transparent)]
     Pages(#[from] PageStoreError),
@@ -88,9 +85,13 @@ impl Archive {
             return Err(DataDirError::Missing { path }.into());
         }
         let store = SledStore::open(&frontier, CACHE).map_err(FrontierError::from)?;
-        let limits = Limits { known_urls: 1, ..Limits::default() };
-        let (frontier, _) = Frontier::open(store, limits, "")?;
-        Ok(Self { data, frontier })
+        let meta = store.get(keys::META).map_err(FrontierError::from)?;
+        let meta: MetaRow = decode(&meta.unwrap_or_default()).map_err(FrontierError::from)?;
+        // 0: no master has got as far as to write its row.
+        if !matches!(meta.canon_version, 0 | CANON_VERSION) {
+            return Err(FrontierError::Canon { found: meta.canon_version }.into());
+        }
+        Ok(Self { data, store })
     }
 
     /// The pages of the crawl of this name, or of the only one.
@@ -98,25 +99,35 @@ impl Archive {
     /// # Errors
     /// If there is no such crawl, or several and no name.
     pub fn crawl(&self, name: Option<&str>) -> Result<CrawlPages, ArchiveError> {
-        let crawls = self.frontier.status(name);
-        let names = || {
-            let names = self.frontier.status(None).into_iter().map(|crawl| crawl.name);
-            let names: Vec<String> = names.collect();
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-        };
-        match crawls.as_slice() {
-            [crawl] => Ok(CrawlPages {
-                crawl: crawl.crawl,
-                name: crawl.name.clone(),
-                directory: self.data.pages(&crawl.name),
-                committed: self.frontier.committed_pages(crawl.crawl),
-            }),
-            [] => Err(ArchiveError::NoSuchCrawl {
+        let mut crawls = self.crawls()?;
+        let names: Vec<&str> = crawls.iter().map(|crawl| crawl.name.as_str()).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        crawls.retain(|crawl| name.is_none_or(|name| crawl.name == name));
+        match crawls.pop() {
+            Some(crawl) if crawls.is_empty() => Ok(crawl),
+            Some(_) => Err(ArchiveError::WhichCrawl { crawls: names }),
+            None => Err(ArchiveError::NoSuchCrawl {
                 name: name.unwrap_or_default().to_owned(),
-                crawls: names(),
+                crawls: names,
             }),
-            _ => Err(ArchiveError::WhichCrawl { crawls: names() }),
         }
+    }
+
+    fn crawls(&self) -> Result<Vec<CrawlPages>, ArchiveError> {
+        let (from, to) = keys::CRAWLS;
+        let rows = self.store.range(from, to).map(|row| {
+            let (key, value) = row?;
+            let number = key.get(1..).and_then(|number| number.try_into().ok());
+            let number = number.ok_or_else(|| damaged("a crawl's key"))?;
+            let row: CrawlRow = decode(&value)?;
+            Ok(CrawlPages {
+                crawl: u32::from_be_bytes(number),
+                directory: self.data.pages(&row.name),
+                name: row.name,
+                committed: Committed { segment: row.segment, bytes: row.segment_bytes },
+            })
+        });
+        rows.collect()
     }
 
     /// What there is of a URL.
@@ -124,18 +135,91 @@ impl Archive {
     /// # Errors
     /// If it cannot be read.
     pub fn find(&self, crawl: &CrawlPages, url: &CrawlUrl) -> Result<Found, ArchiveError> {
-        Ok(match self.frontier.look_up(crawl.crawl, url)? {
+        Ok(match self.look_up(crawl.crawl, url)? {
             None => Found::Unknown,
             Some(UrlState::Pending(_)) => Found::Pending,
             Some(UrlState::Ended(row)) => Found::Ended(row.detail),
             Some(UrlState::Fetched(row)) => {
-                let place = Place::decode(&row.place).ok_or_else(|| {
-                    let store = StoreError::Damaged("a page's place cannot be read".into());
-                    FrontierError::from(store)
-                })?;
-                let segments = Segments::new(&crawl.directory, &crawl.name)?;
-                Found::Page(segments.page(place)?)
+                let place = Place::decode(&row.place).ok_or_else(|| damaged("a page's place"))?;
+                Found::Page(crawl.segments()?.page(place)?)
             }
         })
+    }
+
+    fn look_up(&self, crawl: u32, url: &CrawlUrl) -> Result<Option<UrlState>, StoreError> {
+        let Some(host) = self.store.get(&keys::host_number(url.host_key_str()))? else {
+            return Ok(None);
+        };
+        let host = host.try_into().map_err(|_| damaged("a host's number"))?;
+        let at = HostRef { crawl, host: u32::from_be_bytes(host) };
+        let row = self.store.get(&keys::url(at, &url.id()))?;
+        let row = row.map(|row| decode::<UrlRow>(&row)).transpose()?;
+        Ok(row.and_then(|row| row.state))
+    }
+
+    /// A place for temporary files.
+    pub fn tmp(&self) -> PathBuf {
+        self.data.tmp()
+    }
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(format!("{what} cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use trawl_shared::spec::CrawlSpec;
+
+    use super::*;
+    use crate::frontier::{Frontier, Limits};
+
+    fn url(text: &str) -> CrawlUrl {
+        CrawlUrl::parse(text).unwrap()
+    }
+
+    /// A data directory with two crawls, each with a seed.
+    fn written(path: &Path) {
+        let data = DataDir::open_or_create(path).unwrap();
+        let store = SledStore::open(&data.frontier(), CACHE).unwrap();
+        let (mut frontier, now) = Frontier::open(store, Limits::default(), "test").unwrap();
+        for (name, seed) in [("one", "http://one.example/"), ("two", "http://two.example/")] {
+            frontier.submit(name, CrawlSpec::default(), &[url(seed)], now).unwrap();
+        }
+        frontier.commit(now).unwrap();
+        frontier.sync().unwrap();
+    }
+
+    #[test]
+    fn a_crawl_is_chosen_by_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        written(temp.path());
+        let archive = Archive::open(temp.path()).unwrap();
+        let two = archive.crawl(Some("two")).unwrap();
+        assert_eq!((two.name.as_str(), two.committed), ("two", Committed::default()));
+        assert_eq!(two.directory, temp.path().join("pages/two"));
+        let error = archive.crawl(None).unwrap_err().to_string();
+        assert!(error.contains("several crawls (one, two)"), "{error}");
+        let error = archive.crawl(Some("three")).unwrap_err().to_string();
+        assert!(error.contains("\"three\"") && error.contains("it has one, two"), "{error}");
+
+        let find = |text| archive.find(&two, &url(text)).unwrap();
+        assert!(matches!(find("http://two.example/"), Found::Pending));
+        assert!(matches!(find("http://two.example/a"), Found::Unknown));
+        assert!(matches!(find("http://one.example/"), Found::Unknown), "that is the other's");
+        assert!(matches!(find("http://three.example/"), Found::Unknown));
+    }
+
+    #[test]
+    fn reading_changes_no_row() {
+        let temp = tempfile::tempdir().unwrap();
+        written(temp.path());
+        let rows = || -> Vec<_> {
+            let archive = Archive::open(temp.path()).unwrap();
+            archive.store.range(b"A", b"Z").map(Result::unwrap).collect()
+        };
+        let before = rows();
+        assert!(before.len() > 6, "{before:?}");
+        assert!(rows() == before);
     }
 }

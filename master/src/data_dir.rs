@@ -5,6 +5,7 @@
 //! DIR/lock        locked by the process that uses the directory
 //! DIR/frontier/   the store
 //! DIR/pages/NAME/ the WARC segments of the crawl NAME
+//! DIR/tmp/        for temporary files, which have no names
 //! ```
 
 use std::{
@@ -197,6 +198,11 @@ impl DataDir {
     /// Where the store lies.
     pub fn frontier(&self) -> PathBuf {
         self.path.join("frontier")
+    }
+
+    /// A place for temporary files. It is there once it was needed.
+    pub fn tmp(&self) -> PathBuf {
+        self.path.join("tmp")
     }
 
     /// Where a crawl's segments lie.

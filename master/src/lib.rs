@@ -1,9 +1,12 @@
 //! trawl's master: owns the frontier, the visited set and the page store.
 //!
-//! In reading order: `api` takes messages in, `crawl` is the one owner of state
-//! behind them and `workers` those who call, `frontier` decides, `store` and `pages` keep, `export` hands out.
+//! In reading order: `listen` lets callers in, `api` takes messages in, `crawl` is the
+//! one owner of state behind them and `workers` knows those who work for it,
+//! `frontier` decides, `store` and `pages` keep, `export` hands out.
 
 pub mod server;
+
+pub mod listen;
 
 pub mod api;
 

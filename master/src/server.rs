@@ -10,10 +10,11 @@ use trawl_proto::v1::{control_server::ControlServer, worker_server::WorkerServer
 use trawl_shared::units::Size;
 
 use crate::{
-    api::{ControlApi, WorkerApi},
+    api::{ControlApi, Exports, WorkerApi},
     crawl::{CrawlError, Crawls, Mailbox, Owner, PageSettings},
     data_dir::{DataDir, DataDirError},
     frontier::{Frontier, FrontierError, Limits, Moment},
+    listen::{ListenError, Listener},
     store::{StoreError, sled::SledStore},
 };
 
@@ -75,6 +76,7 @@ impl StartError {
 pub struct Master {
     crawls: Crawls,
     report_room: Size,
+    exports: Exports,
     stop: CancellationToken,
     /// None once the end has been told.
     ended: Option<oneshot::Receiver<Result<(), CrawlError>>>,
@@ -97,6 +99,7 @@ impl Master {
         let stop = CancellationToken::new();
         let (tell, ended) = oneshot::channel();
         let owner_stop = stop.clone();
+        let exports = Exports::new(data.tmp(), stop.clone());
         let run = move || {
             let result = own(frontier, now, pages, mailbox, owner_stop);
             drop(data);
@@ -104,7 +107,7 @@ impl Master {
             let _ = tell.send(result);
         };
         thread::Builder::new().name("crawls".into()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Self { crawls, report_room: config.report_room, stop, ended: Some(ended) })
+        Ok(Self { crawls, report_room: config.report_room, exports, stop, ended: Some(ended) })
     }
 
     /// The service for workers; over TCP, or called in process.
@@ -116,9 +119,22 @@ impl Master {
 
     /// The service for operators.
     pub fn control_service(&self) -> ControlServer<ControlApi> {
-        ControlServer::new(ControlApi::new(self.crawls.clone()))
+        ControlServer::new(ControlApi::new(self.crawls.clone(), self.exports.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Listens for workers and operators. The future that comes of it serves them
+    /// until `stop` is cancelled, and then lets calls under way go on for a moment.
+    ///
+    /// # Errors
+    /// If the system does not let it listen.
+    pub fn serve(
+        &self,
+        listener: Listener,
+        stop: CancellationToken,
+    ) -> Result<impl Future<Output = Result<(), ListenError>> + Send + use<>, ListenError> {
+        listener.serve(self.worker_service(), self.control_service(), stop)
     }
 
     /// Returns when the master has ended, with the reason, which is told once.

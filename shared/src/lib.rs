@@ -3,8 +3,8 @@
 //! Knows no network, no database and no HTML. In reading order: the units that
 //! settings are written in, the URL and its canonical form, which URLs a crawl
 //! admits, the crawl's specification, what can become of a URL and when it is
-//! tried again, the lease, the page's records; then time, shutdown, logs, and
-//! text from the web made safe to print.
+//! tried again, the lease, the page's records; then time, shutdown, logs, who may
+//! talk to whom, and text from the web made safe to print.
 
 pub mod units;
 
@@ -31,6 +31,8 @@ pub mod clock;
 pub mod shutdown;
 
 pub mod telemetry;
+
+pub mod security;
 
 pub mod untrusted;
 

@@ -26,6 +26,22 @@ impl fmt::Display for Untrusted<'_> {
     }
 }
 
+/// JSON with the characters that [`Untrusted`] spells out as JSON's escapes: the same
+/// value, and safe to print. `json` has no such characters outside of strings but
+/// line feeds, which stay.
+pub fn printable_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for char in json.chars() {
+        if is_unsafe(char) && char != '\n' {
+            // All of them are in the plane that four digits reach.
+            let _ = write!(text, "\\u{:04x}", u32::from(char));
+        } else {
+            text.push(char);
+        }
+    }
+    text
+}
+
 /// C0 and C1 controls, line and paragraph separators, and the marks that turn
 /// or hide what follows them.
 fn is_unsafe(char: char) -> bool {
@@ -48,6 +64,15 @@ mod tests {
             r"a\u{1b}[31mb\u{202e}c\u{9b}\u{a}"
         );
         assert_eq!(Untrusted("caf\u{e9} 漢字").to_string(), "café 漢字");
+    }
+
+    #[test]
+    fn printable_json_means_the_same() {
+        let value = serde_json::json!({"a": "\u{9b}31m\u{202e}x\u{1b}\n", "é漢": ["\u{feff}"]});
+        let text = printable_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(text.contains(r"\u009b31m\u202ex\u001b\n") && text.contains("é漢"), "{text}");
+        assert!(!text.chars().any(|char| is_unsafe(char) && char != '\n'), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 use trawl_proto::v1::{
-    self, DrainReply, DrainRequest, HostsReply, HostsRequest, QuarantineReply, QuarantineRequest,
-    ReleaseReply, ReleaseRequest, StatusReply, StatusRequest, SteerReply, SteerRequest,
-    SubmitReply, SubmitRequest, WhyReply, WhyRequest, WorkersReply, WorkersRequest,
+    self, DrainReply, DrainRequest, ExportRequest, HostsReply, HostsRequest, PageRequest,
+    QuarantineReply, QuarantineRequest, ReleaseReply, ReleaseRequest, StatusReply, StatusRequest,
+    SteerReply, SteerRequest, SubmitReply, SubmitRequest, WhyReply, WhyRequest, WorkersReply,
+    WorkersRequest,
 };
 use trawl_shared::{
     VERSION,
@@ -15,7 +16,11 @@ use trawl_shared::{
     url::CrawlUrl,
 };
 
-use super::{millis, why};
+use super::{
+    millis,
+    pages::{self, Exports},
+    why,
+};
 use crate::{
     crawl::{Crawls, HostView, Inmates, Submission},
     frontier::{CrawlStatus, Release},
@@ -34,12 +39,13 @@ const LISTED: (usize, usize) = (100, 1_000);
 #[derive(Clone, Debug)]
 pub struct ControlApi {
     crawls: Crawls,
+    exports: Exports,
 }
 
 impl ControlApi {
-    /// A service in front of the owner of the crawls.
-    pub fn new(crawls: Crawls) -> Self {
-        Self { crawls }
+    /// A service in front of the owner of the crawls and of the exports.
+    pub fn new(crawls: Crawls, exports: Exports) -> Self {
+        Self { crawls, exports }
     }
 }
 
@@ -170,22 +176,28 @@ impl v1::control_server::Control for ControlApi {
         Ok(Response::new(ReleaseReply { released: released.count, not_found: released.not_found }))
     }
 
-    type PageStream = tokio_stream::Empty<Result<v1::PagePart, Status>>;
+    type PageStream = pages::PageStream;
 
     async fn page(
         &self,
-        _: Request<v1::PageRequest>,
+        request: Request<PageRequest>,
     ) -> Result<Response<Self::PageStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let PageRequest { url, crawl } = request.into_inner();
+        let url = checked_url("URL", &url)?;
+        let crawl = self.crawls.pages(some(crawl)).await??;
+        let known = self.crawls.look_up(crawl.crawl, url.clone()).await?;
+        Ok(Response::new(pages::page(&crawl, pages::place(&url, known)?)?))
     }
 
-    type ExportStream = tokio_stream::Empty<Result<v1::ExportPart, Status>>;
+    type ExportStream = pages::ExportStream;
 
     async fn export(
         &self,
-        _: Request<v1::ExportRequest>,
+        request: Request<ExportRequest>,
     ) -> Result<Response<Self::ExportStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let ExportRequest { crawl, format } = request.into_inner();
+        let crawl = self.crawls.pages(some(crawl)).await??;
+        Ok(Response::new(self.exports.start(crawl, &format)?))
     }
 }
 

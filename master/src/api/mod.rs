@@ -2,10 +2,15 @@
 //! messages out. What arrives is checked here, once.
 
 mod control;
+mod pages;
 mod why;
 mod worker;
 
-pub use self::{control::ControlApi, worker::WorkerApi};
+pub use self::{
+    control::ControlApi,
+    pages::{ExportStream, Exports, PageStream, page, place},
+    worker::WorkerApi,
+};
 
 use std::time::Duration;
 

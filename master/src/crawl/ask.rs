@@ -168,38 +168,18 @@ pub(super) type About<A> = Result<A, NoCrawl>;
 
 #[derive(Debug)]
 pub(super) enum Question {
-    Join {
-        worker: Arc<str>,
-        hello: Hello,
-        answer: To<Heard<Welcome>>,
-    },
-    Lease {
-        caller: Caller,
-        request: LeaseRequest,
-        wait: Duration,
-        answer: To<Heard<Vec<Batch>>>,
-    },
-    Specification {
-        caller: Caller,
-        crawl: u32,
-        answer: To<Heard<Option<Specification>>>,
-    },
-    Renew {
-        caller: Caller,
-        tokens: Vec<Token>,
-        activity: Activity,
-        answer: To<Heard<Renewal>>,
-    },
-    Report {
-        caller: Caller,
-        deliveries: Vec<Delivery>,
-        answer: To<Heard<Vec<Verdict>>>,
-    },
-    HandBack {
-        caller: Caller,
-        leases: HandBack,
-        answer: To<Heard<()>>,
-    },
+    Join { worker: Arc<str>, hello: Hello, answer: To<Heard<Welcome>> },
+    Lease { caller: Caller, request: LeaseRequest, wait: Duration, answer: To<Heard<Vec<Batch>>> },
+    Specification { caller: Caller, crawl: u32, answer: To<Heard<Option<Specification>>> },
+    Renew { caller: Caller, tokens: Vec<Token>, activity: Activity, answer: To<Heard<Renewal>> },
+    Report { caller: Caller, deliveries: Vec<Delivery>, answer: To<Heard<Vec<Verdict>>> },
+    HandBack { caller: Caller, leases: HandBack, answer: To<Heard<()>> },
+    Operator(OperatorQuestion),
+}
+
+/// What people ask.
+#[derive(Debug)]
+pub(super) enum OperatorQuestion {
     Submit {
         submission: Box<Submission>,
         answer: To<Result<Submitted, NotSubmitted>>,
@@ -374,7 +354,7 @@ impl Crawls {
         submission: Submission,
     ) -> Result<Result<Submitted, NotSubmitted>, AskError> {
         let submission = Box::new(submission);
-        self.ask(|answer| Question::Submit { submission, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Submit { submission, answer }).await
     }
 
     /// Where the crawls stand; with a `wait`, when all asked for have ended.
@@ -386,7 +366,7 @@ impl Crawls {
         name: Option<String>,
         wait: Duration,
     ) -> Result<Result<Overview, NoCrawl>, AskError> {
-        self.ask(|answer| Question::Status { name, wait, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Status { name, wait, answer }).await
     }
 
     /// Pauses, resumes or stops a crawl.
@@ -398,7 +378,7 @@ impl Crawls {
         name: String,
         wish: Wish,
     ) -> Result<Result<CrawlStatus, NoCrawl>, AskError> {
-        self.ask(|answer| Question::Steer { name, wish, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Steer { name, wish, answer }).await
     }
 
     /// The workers, by name.
@@ -406,7 +386,7 @@ impl Crawls {
     /// # Errors
     /// If the master is stopping.
     pub async fn workers(&self) -> Result<Vec<WorkerStatus>, AskError> {
-        self.ask(|answer| Question::Workers { answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Workers { answer }).await
     }
 
     /// Lets a worker drain, or work again. Returns how many leases it still holds;
@@ -415,7 +395,7 @@ impl Crawls {
     /// # Errors
     /// If the master is stopping.
     pub async fn drain(&self, worker: String, draining: bool) -> Result<Option<u32>, AskError> {
-        self.ask(|answer| Question::Drain { worker, draining, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Drain { worker, draining, answer }).await
     }
 
     /// Hosts that have something queued or lent, the fullest first, and how many
@@ -429,7 +409,8 @@ impl Crawls {
         contains: String,
         limit: usize,
     ) -> Result<Result<(Vec<HostView>, u64), NoCrawl>, AskError> {
-        self.ask(|answer| Question::Hosts { crawl, contains, limit, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Hosts { crawl, contains, limit, answer })
+            .await
     }
 
     /// What the crawls know of a URL.
@@ -441,7 +422,7 @@ impl Crawls {
         crawl: Option<String>,
         url: CrawlUrl,
     ) -> Result<Result<Vec<AccountView>, NoCrawl>, AskError> {
-        self.ask(|answer| Question::Why { crawl, url, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Why { crawl, url, answer }).await
     }
 
     /// The page of this id on this host.
@@ -449,7 +430,7 @@ impl Crawls {
     /// # Errors
     /// If the master is stopping.
     pub async fn via(&self, crawl: u32, host: u32, id: UrlId) -> Result<Via, AskError> {
-        self.ask(|answer| Question::Via { crawl, host, id, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Via { crawl, host, id, answer }).await
     }
 
     /// The pages of a crawl, or of the only one.
@@ -460,7 +441,7 @@ impl Crawls {
         &self,
         crawl: Option<String>,
     ) -> Result<Result<CrawlPages, NoCrawl>, AskError> {
-        self.ask(|answer| Question::Pages { crawl, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Pages { crawl, answer }).await
     }
 
     /// What a crawl knows of a URL.
@@ -468,7 +449,7 @@ impl Crawls {
     /// # Errors
     /// If the master is stopping.
     pub async fn look_up(&self, crawl: u32, url: CrawlUrl) -> Result<Option<UrlState>, AskError> {
-        self.ask(|answer| Question::LookUp { crawl, url, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::LookUp { crawl, url, answer }).await
     }
 
     /// URLs of a crawl that are in quarantine, after a key; with the crawl's pages.
@@ -481,7 +462,8 @@ impl Crawls {
         after: Vec<u8>,
         limit: usize,
     ) -> Result<Result<(Vec<Quarantined>, CrawlPages), NoCrawl>, AskError> {
-        self.ask(|answer| Question::Quarantine { crawl, after, limit, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Quarantine { crawl, after, limit, answer })
+            .await
     }
 
     /// Lets URLs out of quarantine.
@@ -494,7 +476,15 @@ impl Crawls {
         inmates: Inmates,
         how: Release,
     ) -> Result<Result<Released, NoCrawl>, AskError> {
-        self.ask(|answer| Question::Release { crawl, inmates, how, answer }).await
+        self.ask_as_operator(|answer| OperatorQuestion::Release { crawl, inmates, how, answer })
+            .await
+    }
+
+    async fn ask_as_operator<A>(
+        &self,
+        question: impl FnOnce(To<A>) -> OperatorQuestion,
+    ) -> Result<A, AskError> {
+        self.ask(|answer| Question::Operator(question(answer))).await
     }
 
     async fn ask<A>(&self, question: impl FnOnce(To<A>) -> Question) -> Result<A, AskError> {

@@ -8,17 +8,13 @@
 //! groups by itself, and a full mailbox slows the workers down.
 
 mod ask;
+mod operate;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use trawl_shared::{lease::Verdict, units::Size, url::CrawlUrl};
+use trawl_shared::{lease::Verdict, units::Size};
 
 use self::ask::{About, Heard, MAILBOX, Question, To};
 pub use self::ask::{
@@ -26,16 +22,10 @@ pub use self::ask::{
     Overview, Records, Renewal, Submission, Welcome,
 };
 use crate::{
-    frontier::{
-        Account, Batch, CrawlStatus, Frontier, FrontierError, Judgement, LeaseRequest, Moment,
-        Outcome, Release, Released, State,
-    },
-    pages::{CrawlPages, PageStore, PageStoreError, Place},
-    store::{
-        Store, StoreError,
-        rows::{Finish, Wish},
-    },
-    workers::{Caller, Hello, WorkerState, Workers},
+    frontier::{Batch, Frontier, FrontierError, Judgement, LeaseRequest, Moment, Outcome},
+    pages::{PageStore, PageStoreError, Place},
+    store::{Store, StoreError},
+    workers::{Caller, Hello, Workers},
 };
 
 /// The shortest time from one turn to the next. What comes in between shares the
@@ -44,9 +34,6 @@ const TURN_MIN: Duration = Duration::from_millis(10);
 
 /// The longest that a turn waits for a question.
 const IDLE_TURN: Duration = Duration::from_secs(5);
-
-/// URLs that are let out of quarantine in one commit.
-const RELEASE_URLS: usize = 1_000;
 
 /// Why the crawls cannot go on. All of them end the process.
 #[derive(Debug, thiserror::Error)]
@@ -222,87 +209,7 @@ impl<S: Store> Owner<S> {
                 }
                 later(answers, answer, heard);
             }
-            question => self.handle_operator(question, now, answers)?,
-        }
-        Ok(())
-    }
-
-    /// Handles what people ask.
-    fn handle_operator(
-        &mut self,
-        question: Question,
-        now: Moment,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), CrawlError> {
-        match question {
-            Question::Submit { submission, answer } => {
-                self.submit(*submission, now, answer, answers)?
-            }
-            Question::Status { name, wait, answer } => {
-                self.statuses.push(Waiting { question: name, until: now + wait, answer });
-            }
-            Question::Steer { name, wish, answer } => {
-                let steered = self.steer(&name, wish, now)?;
-                later(answers, answer, steered);
-            }
-            Question::Workers { answer } => {
-                let held = self.frontier.held();
-                let held = |name: &str| held.get(name).copied().unwrap_or_default();
-                let workers = self.workers.list(self.frontier.lease_duration(), now, held);
-                later(answers, answer, workers);
-            }
-            Question::Drain { worker, draining, answer } => {
-                let known = self.workers.drain(&worker, draining);
-                let held = self.frontier.held();
-                let leases = held.get(worker.as_str()).map_or(0, |(leases, _)| *leases);
-                later(answers, answer, known.then_some(leases));
-            }
-            Question::Hosts { crawl, contains, limit, answer } => {
-                let hosts = self.named(crawl.as_deref()).map(|()| {
-                    let (hosts, count) = self.frontier.hosts(crawl.as_deref(), &contains, limit);
-                    let due = |ready: Moment| until(ready, now);
-                    let view = |host: crate::frontier::HostStatus| HostView {
-                        due: host.ready.map(due),
-                        host,
-                    };
-                    (hosts.into_iter().map(view).collect(), count)
-                });
-                later(answers, answer, hosts);
-            }
-            Question::Why { crawl, url, answer } => {
-                let accounts = self.why(crawl.as_deref(), &url, now)?;
-                later(answers, answer, accounts);
-            }
-            Question::Via { crawl, host, id, answer } => {
-                let via = self.frontier.via(crawl, host, &id.0).map_err(FrontierError::from)?;
-                later(answers, answer, via);
-            }
-            Question::Pages { crawl, answer } => {
-                self.commit_all(now)?;
-                later(answers, answer, self.crawl_pages(crawl.as_deref()));
-            }
-            Question::LookUp { crawl, url, answer } => {
-                later(answers, answer, self.frontier.look_up(crawl, &url)?);
-            }
-            Question::Quarantine { crawl, after, limit, answer } => {
-                self.commit_all(now)?;
-                let listed = match self.crawl_pages(crawl.as_deref()) {
-                    Ok(pages) => {
-                        Ok((self.frontier.quarantined(pages.crawl, &after, limit)?, pages))
-                    }
-                    Err(none) => Err(none),
-                };
-                later(answers, answer, listed);
-            }
-            Question::Release { crawl, inmates, how, answer } => {
-                let released = match self.crawl_pages(crawl.as_deref()) {
-                    Ok(pages) => Ok(self.release(pages.crawl, inmates, how, now)?),
-                    Err(none) => Err(none),
-                };
-                later(answers, answer, released);
-            }
-            // All others are handled before.
-            _ => {}
+            Question::Operator(question) => self.handle_operator(question, now, answers)?,
         }
         Ok(())
     }
@@ -343,149 +250,6 @@ impl<S: Store> Owner<S> {
             verdicts.push(self.deliver(&caller.worker, delivery, now)?);
         }
         Ok(Ok(verdicts))
-    }
-
-    fn submit(
-        &mut self,
-        submission: Submission,
-        now: Moment,
-        answer: To<Result<crate::frontier::Submitted, NotSubmitted>>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), CrawlError> {
-        let Submission { name, spec, seeds, take_up } = submission;
-        if !take_up && !self.frontier.status(Some(&name)).is_empty() {
-            later(answers, answer, Err(NotSubmitted::Taken(name)));
-            return Ok(());
-        }
-        // The frontier commits before it takes a submission.
-        self.seal_pages()?;
-        match self.frontier.submit(&name, spec, &seeds, now) {
-            Ok(submitted) => later(answers, answer, Ok(submitted)),
-            Err(FrontierError::Spec(reason)) => {
-                later(answers, answer, Err(NotSubmitted::Spec(reason)));
-            }
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    fn steer(
-        &mut self,
-        name: &str,
-        wish: Wish,
-        now: Moment,
-    ) -> Result<About<CrawlStatus>, CrawlError> {
-        if !self.frontier.steer(name, wish, now) {
-            return Ok(Err(self.no_crawl(name)));
-        }
-        self.commit_all(now)?;
-        let status = self.frontier.status(Some(name)).into_iter().next();
-        Ok(status.ok_or_else(|| self.no_crawl(name)))
-    }
-
-    fn why(
-        &mut self,
-        crawl: Option<&str>,
-        url: &CrawlUrl,
-        now: Moment,
-    ) -> Result<About<Vec<AccountView>>, CrawlError> {
-        if let Err(none) = self.named(crawl) {
-            return Ok(Err(none));
-        }
-        self.commit_all(now)?;
-        let view = |account: Account| {
-            let (due, lease_left) = match &account.state {
-                State::Open { due, holder, .. } => {
-                    let left = holder.as_ref().map(|holder| until(holder.deadline, now));
-                    (due.map(|due| until(due, now)), left)
-                }
-                _ => (None, None),
-            };
-            let pages = self.pages_of(account.crawl, &account.name);
-            AccountView { account, due, lease_left, pages }
-        };
-        let accounts = self.frontier.why(crawl, url, now)?;
-        Ok(Ok(accounts.into_iter().map(view).collect()))
-    }
-
-    fn release(
-        &mut self,
-        crawl: u32,
-        inmates: Inmates,
-        how: Release,
-        now: Moment,
-    ) -> Result<Released, CrawlError> {
-        let mut released = Released::default();
-        match inmates {
-            Inmates::Urls(urls) => {
-                for url in urls {
-                    let at = self.frontier.locate(crawl, &url)?;
-                    match at {
-                        Some(at) if self.frontier.release(at, &url.id(), how, now)? => {
-                            released.count += 1;
-                        }
-                        _ => released.not_found.push(url.as_str().to_owned()),
-                    }
-                }
-            }
-            Inmates::All => loop {
-                self.commit_all(now)?;
-                let batch = self.frontier.quarantined(crawl, &[], RELEASE_URLS)?;
-                if batch.is_empty() {
-                    break;
-                }
-                for inmate in batch {
-                    self.frontier.release(inmate.at, &inmate.id, how, now)?;
-                    released.count += 1;
-                }
-            },
-        }
-        Ok(released)
-    }
-
-    /// Whether there is a crawl of this name, if one is named.
-    fn named(&self, name: Option<&str>) -> About<()> {
-        match name {
-            Some(name) if self.frontier.status(Some(name)).is_empty() => Err(self.no_crawl(name)),
-            _ => Ok(()),
-        }
-    }
-
-    /// The pages of the crawl of this name, or of the only one.
-    fn crawl_pages(&self, name: Option<&str>) -> About<CrawlPages> {
-        let crawls = self.frontier.status(name);
-        match (crawls.as_slice(), name) {
-            ([crawl], _) => Ok(self.pages_of(crawl.crawl, &crawl.name)),
-            (_, Some(name)) => Err(self.no_crawl(name)),
-            ([], None) => Err(self.no_crawl("")),
-            (_, None) => Err(NoCrawl::Several { crawls: self.crawl_names() }),
-        }
-    }
-
-    fn pages_of(&self, crawl: u32, name: &str) -> CrawlPages {
-        CrawlPages {
-            crawl,
-            name: name.to_owned(),
-            directory: self.page_settings.directory.join(name),
-            committed: self.frontier.committed_pages(crawl),
-        }
-    }
-
-    fn no_crawl(&self, name: &str) -> NoCrawl {
-        NoCrawl::Unknown { name: name.to_owned(), crawls: self.crawl_names() }
-    }
-
-    /// The crawls' names, for people; not all of very many.
-    fn crawl_names(&self) -> String {
-        const NAMES_MAX: usize = 20;
-        let crawls = self.frontier.status(None);
-        let names: Vec<&str> =
-            crawls.iter().take(NAMES_MAX).map(|crawl| crawl.name.as_str()).collect();
-        match crawls.len() {
-            0 => "none".to_owned(),
-            n if n > NAMES_MAX => format!("{} and {} more", names.join(", "), n - NAMES_MAX),
-            _ => names.join(", "),
-        }
     }
 
     /// Commits what was done so far in this turn, so that it can be read.
@@ -592,46 +356,6 @@ impl<S: Store> Owner<S> {
         }
         Ok(())
     }
-
-    /// Answers those that wait for crawls to end, as far as they have.
-    fn tell_status(&mut self, now: Moment) {
-        for waiting in std::mem::take(&mut self.statuses) {
-            if waiting.answer.is_closed() {
-                continue;
-            }
-            let overview = self.overview(waiting.question.as_deref(), now);
-            let running = |crawl: &CrawlStatus| crawl.finish == Finish::Running;
-            let is_running =
-                overview.as_ref().is_ok_and(|overview| overview.crawls.iter().any(running));
-            if is_running && now < waiting.until {
-                self.statuses.push(waiting);
-            } else {
-                // Who has hung up meanwhile is not missed.
-                let _ = waiting.answer.send(overview);
-            }
-        }
-    }
-
-    fn overview(&self, name: Option<&str>, now: Moment) -> About<Overview> {
-        self.named(name)?;
-        let held: HashMap<Arc<str>, (u32, u64)> = self.frontier.held();
-        let held = |name: &str| held.get(name).copied().unwrap_or_default();
-        let (mut working, mut idle) = (0, 0);
-        for worker in self.workers.list(self.frontier.lease_duration(), now, held) {
-            match worker.state {
-                WorkerState::Working | WorkerState::Draining => working += 1,
-                WorkerState::Idle | WorkerState::Drained => idle += 1,
-                WorkerState::Silent => {}
-            }
-        }
-        let instance = self.frontier.instance().to_owned();
-        Ok(Overview { crawls: self.frontier.status(name), working, idle, instance })
-    }
-}
-
-/// From `now` until `then`; nothing if that is past.
-fn until(then: Moment, now: Moment) -> Duration {
-    Duration::from_millis(then.0.saturating_sub(now.0))
 }
 
 /// Answers when the turn is durable. Who has hung up meanwhile is not missed.

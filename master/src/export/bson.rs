@@ -7,7 +7,7 @@
 use bson::{Binary, RawDocumentBuf, raw::cstr, spec::BinarySubtype};
 use trawl_shared::warc::MemberWriter;
 
-use super::{ExportError, Output, Sink};
+use super::{Counted, ExportError, Sink};
 use crate::pages::ScannedPage;
 
 /// Bytes that MongoDB lets a document have.
@@ -25,14 +25,14 @@ impl Bson {
 }
 
 impl Sink for Bson {
-    fn page(&mut self, page: &ScannedPage<'_>, output: &mut Output) -> Result<bool, ExportError> {
+    fn page(&mut self, page: &ScannedPage<'_>, out: &mut Counted<'_>) -> Result<bool, ExportError> {
         let meta = page.meta()?;
         if !(200..300).contains(&meta.status) {
             return Ok(false);
         }
         let body = page.body(&meta)?;
         let mut bytes = Vec::new();
-        self.zlib.write(&[&body], &mut bytes).map_err(|error| output.error(error))?;
+        self.zlib.write(&[&body], &mut bytes).map_err(ExportError::Output)?;
 
         let mut document = RawDocumentBuf::new();
         document.append(cstr!("_id"), meta.id);
@@ -41,7 +41,7 @@ impl Sink for Bson {
         if document.as_bytes().len() > DOCUMENT_BYTES_MAX {
             return Ok(false);
         }
-        output.write(&[document.as_bytes()])?;
+        out.write(&[document.as_bytes()])?;
         Ok(true)
     }
 }

@@ -5,9 +5,9 @@
 //! byte: JSON in Python's spelling, numbers as strings, the digest with its
 //! algorithm. (It would list our metadata records as well; nobody replays those.)
 
-use std::{fmt::Write, io, path::Path};
+use std::{fmt::Write, path::Path};
 
-use super::{ExportError, Output, Sink, sorted::Sorted, surt::surt};
+use super::{Counted, ExportError, Sink, sorted::Sorted, surt::surt};
 use crate::pages::{Answer, ScannedPage};
 
 /// Writes a CDXJ index.
@@ -16,38 +16,20 @@ pub(super) struct Cdxj {
 }
 
 impl Cdxj {
-    /// Lines are held back in files next to `out`.
-    pub(super) fn new(out: &Path) -> Self {
-        Self { lines: Sorted::new(out) }
+    /// Lines that do not fit into memory are held back in `tmp`.
+    pub(super) fn new(tmp: &Path) -> Self {
+        Self { lines: Sorted::new(tmp) }
     }
 }
 
 impl Sink for Cdxj {
-    fn page(&mut self, page: &ScannedPage<'_>, output: &mut Output) -> Result<bool, ExportError> {
-        let line = line(page, &page.answer()?);
-        self.lines.push(&line).map_err(|error| output.error(error))?;
+    fn page(&mut self, page: &ScannedPage<'_>, _: &mut Counted<'_>) -> Result<bool, ExportError> {
+        self.lines.push(&line(page, &page.answer()?))?;
         Ok(true)
     }
 
-    fn finish(&mut self, output: &mut Output) -> Result<(), ExportError> {
-        let written =
-            self.lines.finish(|line| output.write(&[line, b"\n"]).map_err(Failed::Output));
-        written.map_err(|failed| match failed {
-            Failed::Output(error) => error,
-            Failed::Runs(error) => output.error(error),
-        })
-    }
-}
-
-/// What can fail in writing sorted lines.
-enum Failed {
-    Output(ExportError),
-    Runs(io::Error),
-}
-
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        Self::Runs(error)
+    fn finish(&mut self, out: &mut Counted<'_>) -> Result<(), ExportError> {
+        self.lines.finish(|line| out.write(&[line, b"\n"]))
     }
 }
 

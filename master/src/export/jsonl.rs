@@ -3,23 +3,23 @@
 //! Every answer is a page here: a redirect is an object of its own, with its
 //! `location`.
 
-use super::{ExportError, Output, Sink};
+use super::{Counted, ExportError, Sink};
 use crate::pages::ScannedPage;
 
 /// Writes JSON lines.
 pub(super) struct Jsonl;
 
 impl Sink for Jsonl {
-    fn page(&mut self, page: &ScannedPage<'_>, output: &mut Output) -> Result<bool, ExportError> {
+    fn page(&mut self, page: &ScannedPage<'_>, out: &mut Counted<'_>) -> Result<bool, ExportError> {
         // Read only to know that it is one JSON object.
         page.meta()?;
         let mut separator = &b""[..];
         // JSON has line ends between tokens only, and ours has none at all.
         for line in page.metadata.block.split(|byte| matches!(byte, b'\n' | b'\r')) {
-            output.write(&[separator, line])?;
+            out.write(&[separator, line])?;
             separator = b" ";
         }
-        output.write(&[b"\n"])?;
+        out.write(&[b"\n"])?;
         Ok(true)
     }
 }

@@ -1,8 +1,8 @@
 //! What people take away: one pass over a crawl's pages that feeds a sink.
 //!
-//! Promises: the output appears under its name only when it is whole and on
-//! stable storage, and replaces what was there only then; memory is one page, and
-//! a bounded buffer where order needs one. A crawl may go on meanwhile: only what
+//! Promises: a file appears under its name only when it is whole and on stable
+//! storage, and replaces what was there only then; memory is one page, and a
+//! bounded buffer where order needs one. A crawl may go on meanwhile: only what
 //! was committed at the start is exported.
 
 use std::{
@@ -11,9 +11,9 @@ use std::{
     str::FromStr,
 };
 
-use crate::pages::{Committed, PageStoreError, ReadError, Scan, ScannedPage, Segments};
+use crate::pages::{CrawlPages, PageStoreError, ReadError, Scan, ScannedPage};
 
-mod output;
+mod file;
 
 mod jsonl;
 
@@ -27,7 +27,7 @@ mod bson;
 
 mod warc;
 
-use output::Output;
+pub use file::WholeFile;
 
 /// What an export is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,20 @@ pub enum ExportError {
         /// What the system said.
         source: io::Error,
     },
+    /// Lines could not be held back to be sorted.
+    #[error("could not sort in {}: {source}", tmp.display())]
+    Sort {
+        /// The directory for temporary files.
+        tmp: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The output takes no more.
+    #[error("could not write the export: {0}")]
+    Output(#[source] io::Error),
+    /// Nobody waits for the rest.
+    #[error("the export is not wanted any more")]
+    Unwanted,
     /// A page could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -76,53 +90,119 @@ pub enum ExportError {
     Segments(#[from] PageStoreError),
 }
 
-/// What makes an output file of pages.
+/// Where an export goes: something that is written to, such as a file or a pipe, or
+/// somebody who asked for it and may leave.
+pub trait Output {
+    /// Takes the next bytes. Returns when it has room for more.
+    ///
+    /// # Errors
+    /// If it cannot; the export ends then.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Whether the rest is still wanted. Asked before every page, since some formats
+    /// write nothing until the end.
+    fn is_wanted(&self) -> bool {
+        true
+    }
+}
+
+impl<W: io::Write> Output for W {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+}
+
+/// What makes an export of pages.
 trait Sink {
-    /// Takes the next page, and says whether it is in the output.
-    fn page(&mut self, page: &ScannedPage<'_>, output: &mut Output) -> Result<bool, ExportError>;
+    /// Takes the next page, and says whether it is in the export.
+    fn page(&mut self, page: &ScannedPage<'_>, out: &mut Counted<'_>) -> Result<bool, ExportError>;
 
     /// Writes what was held back.
-    fn finish(&mut self, _output: &mut Output) -> Result<(), ExportError> {
+    fn finish(&mut self, _out: &mut Counted<'_>) -> Result<(), ExportError> {
         Ok(())
     }
 }
 
-/// Writes the committed pages of `crawl`, whose segments are in `pages_dir`, to
-/// `out`. For [`Format::Warc`] an `out` that is a directory, or ends with a slash,
-/// gets the segments as they are; otherwise one file gets them all.
+/// An output, and how much it has taken.
+struct Counted<'a> {
+    output: &'a mut dyn Output,
+    bytes: u64,
+}
+
+impl Counted<'_> {
+    /// Writes the pieces, one after the other.
+    fn write(&mut self, pieces: &[&[u8]]) -> Result<(), ExportError> {
+        for piece in pieces {
+            self.output.take(piece).map_err(ExportError::Output)?;
+            self.bytes += piece.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Hands the pages to `output`. What has to be sorted is held in files without
+/// names in `tmp`, a directory that is made if it is needed. As [`Format::Warc`],
+/// all segments are one.
+///
+/// # Errors
+/// If a page is damaged, if the output takes no more, or if the system says no.
+pub fn export(
+    pages: &CrawlPages,
+    format: Format,
+    output: &mut dyn Output,
+    tmp: &Path,
+) -> Result<Summary, ExportError> {
+    let segments = pages.segments()?;
+    let scan = Scan::new(segments.clone(), pages.committed);
+    match format {
+        Format::Jsonl => feed(jsonl::Jsonl, scan, output),
+        Format::Cdxj => feed(cdxj::Cdxj::new(tmp), scan, output),
+        Format::Bson => feed(bson::Bson::new(), scan, output),
+        Format::Warc => feed(warc::Joined::new(segments, pages.committed), scan, output),
+    }
+}
+
+/// Writes the pages to the file `out`. For [`Format::Warc`] an `out` that is a
+/// directory, or ends with a slash, gets the segments as they are.
 ///
 /// # Errors
 /// If a page is damaged, or if the system says no. Then there is no output, or the
 /// old one.
-pub fn export(
-    pages_dir: &Path,
-    crawl: &str,
-    committed: Committed,
-    format: Format,
-    out: &Path,
-) -> Result<Summary, ExportError> {
-    let segments = Segments::new(pages_dir, crawl)?;
-    let file = || Output::create(out);
-    let scan = || Scan::new(segments.clone(), committed);
-    match format {
-        Format::Jsonl => feed(jsonl::Jsonl, scan(), file()?),
-        Format::Cdxj => feed(cdxj::Cdxj::new(out), scan(), file()?),
-        Format::Bson => feed(bson::Bson::new(), scan(), file()?),
-        Format::Warc => warc::copy(&segments, committed, out),
+pub fn export_file(pages: &CrawlPages, format: Format, out: &Path) -> Result<Summary, ExportError> {
+    if format == Format::Warc && is_directory(out) {
+        return warc::copy(pages, out);
     }
+    let mut file = WholeFile::create(out)?;
+    let summary = export(pages, format, &mut file, file::parent(out));
+    let summary = summary.map_err(|error| error.at(out))?;
+    file.commit()?;
+    Ok(summary)
 }
 
-fn feed(mut sink: impl Sink, mut scan: Scan, mut output: Output) -> Result<Summary, ExportError> {
+/// Whether a path means a directory: one that is there, or that ends with a slash.
+pub fn is_directory(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+fn feed(
+    mut sink: impl Sink,
+    mut scan: Scan,
+    output: &mut dyn Output,
+) -> Result<Summary, ExportError> {
     let mut summary = Summary::default();
+    let mut out = Counted { output, bytes: 0 };
     while let Some(page) = scan.next_page()? {
-        if sink.page(&page, &mut output)? {
+        if !out.output.is_wanted() {
+            return Err(ExportError::Unwanted);
+        }
+        if sink.page(&page, &mut out)? {
             summary.pages += 1;
         } else {
             summary.left_out += 1;
         }
     }
-    sink.finish(&mut output)?;
-    summary.bytes = output.commit()?;
+    sink.finish(&mut out)?;
+    summary.bytes = out.bytes;
     Ok(summary)
 }
 
@@ -131,8 +211,18 @@ impl ExportError {
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
-            Self::Write { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            Self::Write { source, .. } | Self::Sort { source, .. } | Self::Output(source) => {
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
             _ => false,
+        }
+    }
+
+    /// With the path of the output, if it is about that.
+    fn at(self, path: &Path) -> Self {
+        match self {
+            Self::Output(source) => Self::Write { path: path.into(), source },
+            error => error,
         }
     }
 }

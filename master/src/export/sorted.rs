@@ -1,21 +1,25 @@
-//! Lines sorted bytewise in bounded memory: sorted runs in files next to the
-//! output, merged at the end.
+//! Lines sorted bytewise in bounded memory: sorted runs in temporary files, merged
+//! at the end.
+//!
+//! The files have no names, so that nothing is left of them however the process
+//! ends. Runs of about one size are merged to a longer one when there are many, so
+//! that few files are open and no line is written often.
 
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     fs::{self, File},
-    io::{self, BufRead, BufReader, BufWriter, Write},
+    io::{self, BufRead, BufReader, BufWriter, Seek, Write},
     path::{Path, PathBuf},
 };
 
-use super::output::beside;
+use super::ExportError;
 
 /// Bytes of lines that are held in memory.
-const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+const HELD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Runs that are merged at once: as many files are open.
-const RUNS_MAX: usize = 64;
+/// Runs that are merged to one of the next level.
+const RUNS_MAX: usize = 16;
 
 /// What a line costs beside its bytes.
 const LINE_OVERHEAD: usize = size_of::<Box<[u8]>>();
@@ -26,114 +30,122 @@ pub(super) struct Sorted {
     held: Vec<Box<[u8]>>,
     held_bytes: usize,
     held_bytes_max: usize,
-    runs: Vec<Run>,
-    /// The next run's number.
-    next: usize,
-    path: PathBuf,
+    /// Files of sorted lines, by how often their lines were merged.
+    runs: Vec<Vec<File>>,
+    tmp: PathBuf,
 }
 
-/// A file of sorted lines; removed when dropped.
-#[derive(Debug)]
-struct Run(PathBuf);
-
 impl Sorted {
-    /// Runs are named after `path`.
-    pub(super) fn new(path: &Path) -> Self {
+    /// Runs lie in the directory `tmp`, which is made when it is needed.
+    pub(super) fn new(tmp: &Path) -> Self {
         Self {
             held: Vec::new(),
             held_bytes: 0,
             held_bytes_max: HELD_BYTES_MAX,
             runs: Vec::new(),
-            next: 1,
-            path: path.into(),
+            tmp: tmp.into(),
         }
     }
 
     /// Takes a line.
-    pub(super) fn push(&mut self, line: &str) -> io::Result<()> {
+    pub(super) fn push(&mut self, line: &str) -> Result<(), ExportError> {
         self.held_bytes += line.len() + LINE_OVERHEAD;
         self.held.push(line.as_bytes().into());
-        if self.held_bytes > self.held_bytes_max {
-            self.write_run()?;
-        }
-        Ok(())
+        if self.held_bytes > self.held_bytes_max { self.write_run() } else { Ok(()) }
     }
 
     /// Hands out all lines in order, once.
-    pub(super) fn finish<E: From<io::Error>>(
+    pub(super) fn finish(
         &mut self,
-        mut take: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if !self.runs.is_empty() {
-            self.write_run()?;
-            return merge(&self.runs, take);
+        mut take: impl FnMut(&[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        if self.runs.is_empty() {
+            self.held.sort_unstable();
+            return self.held.iter().try_for_each(|line| take(line));
         }
-        self.held.sort_unstable();
-        self.held.iter().try_for_each(|line| take(line))
+        self.write_run()?;
+        let runs = self.runs.drain(..).flatten().collect();
+        self.merge(runs, take)
     }
 
-    fn write_run(&mut self) -> io::Result<()> {
+    /// Puts the lines in memory into a run.
+    fn write_run(&mut self) -> Result<(), ExportError> {
         self.held.sort_unstable();
-        let (run, mut file) = self.create_run()?;
-        for line in self.held.drain(..) {
-            write_line(&mut file, &line)?;
-        }
-        file.flush()?;
+        let mut held = std::mem::take(&mut self.held);
         self.held_bytes = 0;
-        self.runs.push(run);
-        if self.runs.len() >= RUNS_MAX {
-            let (run, mut file) = self.create_run()?;
-            merge(&self.runs, |line| write_line(&mut file, line))?;
-            file.flush()?;
-            self.runs = vec![run];
+        let run = self.run(|file| held.drain(..).try_for_each(|line| self.write(file, &line)))?;
+        // Its room is used again.
+        self.held = held;
+        self.add_run(run, 0)
+    }
+
+    fn add_run(&mut self, run: File, level: usize) -> Result<(), ExportError> {
+        if self.runs.len() == level {
+            self.runs.push(Vec::new());
+        }
+        self.runs[level].push(run);
+        if self.runs[level].len() < RUNS_MAX {
+            return Ok(());
+        }
+        let runs = std::mem::take(&mut self.runs[level]);
+        let merged = self.run(|file| self.merge(runs, |line| self.write(file, line)))?;
+        self.add_run(merged, level + 1)
+    }
+
+    /// A new file with what `fill` writes, to be read from its beginning.
+    fn run(
+        &self,
+        fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), ExportError>,
+    ) -> Result<File, ExportError> {
+        let create = || {
+            fs::create_dir_all(&self.tmp)?;
+            tempfile::tempfile_in(&self.tmp)
+        };
+        let mut file = BufWriter::new(create().map_err(|error| self.error(error))?);
+        fill(&mut file)?;
+        let rewound = file.into_inner().map_err(io::IntoInnerError::into_error);
+        let rewound = rewound.and_then(|mut file| file.rewind().map(|()| file));
+        rewound.map_err(|error| self.error(error))
+    }
+
+    fn write(&self, file: &mut BufWriter<File>, line: &[u8]) -> Result<(), ExportError> {
+        let written = file.write_all(line).and_then(|()| file.write_all(b"\n"));
+        written.map_err(|error| self.error(error))
+    }
+
+    fn merge(
+        &self,
+        runs: Vec<File>,
+        mut take: impl FnMut(&[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        let mut runs: Vec<_> = runs.into_iter().map(BufReader::new).collect();
+        let mut heads = BinaryHeap::with_capacity(runs.len());
+        for (index, run) in runs.iter_mut().enumerate() {
+            if let Some(line) = self.next_line(run, Vec::new())? {
+                heads.push(Reverse((line, index)));
+            }
+        }
+        while let Some(Reverse((line, index))) = heads.pop() {
+            take(&line)?;
+            if let Some(line) = self.next_line(&mut runs[index], line)? {
+                heads.push(Reverse((line, index)));
+            }
         }
         Ok(())
     }
 
-    fn create_run(&mut self) -> io::Result<(Run, BufWriter<File>)> {
-        let run = Run(beside(&self.path, &format!(".run-{}", self.next)));
-        self.next += 1;
-        let file = File::create(&run.0)?;
-        Ok((run, BufWriter::new(file)))
+    fn next_line(
+        &self,
+        run: &mut impl BufRead,
+        mut line: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, ExportError> {
+        line.clear();
+        run.read_until(b'\n', &mut line).map_err(|error| self.error(error))?;
+        Ok((line.pop() == Some(b'\n')).then_some(line))
     }
-}
 
-fn write_line(file: &mut impl Write, line: &[u8]) -> io::Result<()> {
-    file.write_all(line)?;
-    file.write_all(b"\n")
-}
-
-fn merge<E: From<io::Error>>(
-    runs: &[Run],
-    mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut files = Vec::with_capacity(runs.len());
-    let mut heads = BinaryHeap::with_capacity(runs.len());
-    for (index, run) in runs.iter().enumerate() {
-        files.push(BufReader::new(File::open(&run.0)?));
-        if let Some(line) = next_line(&mut files[index], Vec::new())? {
-            heads.push(Reverse((line, index)));
-        }
-    }
-    while let Some(Reverse((line, index))) = heads.pop() {
-        take(&line)?;
-        if let Some(line) = next_line(&mut files[index], line)? {
-            heads.push(Reverse((line, index)));
-        }
-    }
-    Ok(())
-}
-
-fn next_line(file: &mut impl BufRead, mut line: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
-    line.clear();
-    file.read_until(b'\n', &mut line)?;
-    Ok((line.pop() == Some(b'\n')).then_some(line))
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        // Left behind, it is in nobody's way.
-        let _ = fs::remove_file(&self.0);
+    fn error(&self, source: io::Error) -> ExportError {
+        ExportError::Sort { tmp: self.tmp.clone(), source }
     }
 }
 
@@ -141,23 +153,27 @@ impl Drop for Run {
 mod tests {
     use super::*;
 
-    fn sort(dir: &Path, lines: &[String], held_bytes_max: usize) -> (Vec<String>, usize) {
-        let mut sorted = Sorted { held_bytes_max, ..Sorted::new(&dir.join("out")) };
+    /// The lines in order, and how many runs there were at each level at the end.
+    fn sort(tmp: &Path, lines: &[String], held_bytes_max: usize) -> (Vec<String>, Vec<usize>) {
+        let mut sorted = Sorted { held_bytes_max, ..Sorted::new(tmp) };
         for line in lines {
             sorted.push(line).unwrap();
         }
+        let runs = sorted.runs.iter().map(Vec::len).collect();
         let mut out = Vec::new();
-        let take = |line: &[u8]| -> io::Result<()> {
-            out.push(String::from_utf8(line.into()).unwrap());
-            Ok(())
-        };
-        sorted.finish(take).unwrap();
-        (out, sorted.next - 1)
+        sorted
+            .finish(|line| {
+                out.push(String::from_utf8(line.into()).unwrap());
+                Ok(())
+            })
+            .unwrap();
+        (out, runs)
     }
 
     #[test]
     fn lines_come_out_sorted_whatever_fits_into_memory() {
         let dir = tempfile::TempDir::new().unwrap();
+        let tmp = dir.path().join("tmp");
         let mut rng = fastrand::Rng::with_seed(2);
         let mut lines: Vec<String> =
             (0..5_000).map(|_| "ab".repeat(rng.usize(..9)) + &rng.u16(..).to_string()).collect();
@@ -165,12 +181,14 @@ mod tests {
         let unsorted = lines.clone();
         lines.sort();
 
-        let (all, runs) = sort(dir.path(), &unsorted, usize::MAX);
-        assert!((all == lines) && runs == 0);
-        let (all, runs) = sort(dir.path(), &unsorted, 20_000);
-        assert!((all == lines) && (2..RUNS_MAX).contains(&runs), "{runs}");
-        let (all, runs) = sort(dir.path(), &unsorted, 300);
-        assert!((all == lines) && runs > 3 * RUNS_MAX, "{runs}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no run is left");
+        let (all, runs) = sort(&tmp, &unsorted, usize::MAX);
+        assert!((all == lines) && runs.is_empty());
+        assert!(!tmp.exists(), "what fits into memory needs no place");
+        let (all, runs) = sort(&tmp, &unsorted, 20_000);
+        assert!((all == lines) && runs.len() == 1 && runs[0] > 1, "{runs:?}");
+        let (all, runs) = sort(&tmp, &unsorted, 300);
+        assert!((all == lines) && runs.len() == 3, "{runs:?}");
+        assert!(runs.iter().all(|runs| *runs < RUNS_MAX), "{runs:?}");
+        assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0, "no run has a name");
     }
 }

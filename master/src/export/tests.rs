@@ -1,6 +1,6 @@
 //! Tests of the exports as files.
 
-use std::fs;
+use std::{cell::Cell, fs};
 
 use sha1::{Digest, Sha1};
 use tempfile::TempDir;
@@ -26,9 +26,17 @@ impl Crawl {
         Self { pages, out: TempDir::new().unwrap(), store }
     }
 
+    fn committed(&self) -> CrawlPages {
+        CrawlPages {
+            crawl: 1,
+            name: "test".into(),
+            directory: self.pages.path().into(),
+            committed: self.store.committed(),
+        }
+    }
+
     fn export(&self, format: Format, name: &str) -> Result<Summary, ExportError> {
-        let out = self.path(name);
-        export(self.pages.path(), "test", self.store.committed(), format, &out)
+        export_file(&self.committed(), format, &self.path(name))
     }
 
     /// The summary, and what was written.
@@ -207,6 +215,49 @@ fn a_damaged_page_ends_the_export_and_leaves_no_output() {
         assert!(error.contains("could not read the record at byte "), "{error}");
         assert!(error.ends_with("test-00000002.warc.gz"), "{error}");
         assert!(crawl.files().is_empty());
+    }
+}
+
+#[test]
+fn what_is_written_elsewhere_is_what_the_file_would_hold() {
+    let crawl = Crawl::of(&[samples(20), vec![redirect(), coded()]].concat());
+    for format in Format::ALL {
+        let (summary, file) = crawl.exported(format);
+        let mut bytes = Vec::new();
+        let again = export(&crawl.committed(), format, &mut bytes, Path::new("/none")).unwrap();
+        assert_eq!(again, summary);
+        assert!(bytes == file, "{format}");
+    }
+}
+
+/// Somebody who leaves.
+struct Leaver {
+    pages: Cell<u32>,
+    taken: u64,
+}
+
+impl Output for Leaver {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.taken += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.pages.set(self.pages.get() + 1);
+        self.pages.get() < 5
+    }
+}
+
+#[test]
+fn an_export_ends_when_nobody_wants_it_any_more() {
+    let crawl = Crawl::of(&samples(20));
+    for format in Format::ALL {
+        let mut leaver = Leaver { pages: Cell::new(0), taken: 0 };
+        let error = export(&crawl.committed(), format, &mut leaver, Path::new("/none"));
+        assert!(matches!(error, Err(ExportError::Unwanted)), "{error:?}");
+        assert_eq!(leaver.pages.get(), 5);
+        // An index is written when all is read.
+        assert_eq!(leaver.taken == 0, format == Format::Cdxj);
     }
 }
 

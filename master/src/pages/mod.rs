@@ -6,9 +6,9 @@
 //! appended leaves no trace. Which pages count is the frontier's store's to say,
 //! and that there is one writer its data directory's.
 //!
-//! `place` says where a page is, `segment` holds the files, `read` finds one
-//! page, `scan` passes over all of them, `answer` takes an HTTP answer apart and
-//! `decode` undoes its content coding.
+//! `place` says where a page is, `crawl` how many there are, `segment` holds the
+//! files, `read` finds one page, `scan` passes over all of them, `answer` takes an
+//! HTTP answer apart and `decode` undoes its content coding.
 
 use std::{
     collections::BTreeMap,

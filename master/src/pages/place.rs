@@ -62,6 +62,11 @@ impl Place {
         self.request_at().saturating_add(self.request_len.into())
     }
 
+    /// The byte after the page's last one; saturating.
+    pub fn end(&self) -> u64 {
+        self.metadata_at().saturating_add(self.metadata_len.into())
+    }
+
     /// As it is stored: segment (4 bytes), offset (8), the lengths of response,
     /// request and metadata (4 each), all big-endian; so places sort as pages lie.
     pub fn encode(&self) -> [u8; Self::BYTES] {

@@ -13,17 +13,24 @@ use std::{
 
 use trawl_shared::{
     page::PageMeta,
-    warc::{MemberError, RECORD_BYTES_MAX, Record, RecordType, WarcError, read_member},
+    warc::{Lengths, MemberError, RECORD_BYTES_MAX, Record, RecordType, WarcError, read_member},
 };
 
-use super::{Answer, Place, Segments, decode};
+use super::{Answer, Committed, Place, Segments, decode};
 
-/// A page in its segment. Its records are read when asked for.
+/// A page's records, where they are. Each is read when it is asked for.
 #[derive(Debug)]
 pub struct StoredPage {
-    file: File,
+    records: Records,
+    /// Names the records in errors.
     path: PathBuf,
     place: Place,
+}
+
+#[derive(Debug)]
+enum Records {
+    Segment(File),
+    Memory(Vec<u8>),
 }
 
 /// A stored HTTP answer.
@@ -95,6 +102,22 @@ impl RecordError {
 }
 
 impl Segments {
+    /// A segment, and how many bytes of it count. Of a closed one that is all: what
+    /// it had was committed when it was closed.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(&self, number: u32, committed: Committed) -> Result<(File, u64), ReadError> {
+        let path = self.path(number);
+        let open = || {
+            let file = File::open(&path)?;
+            let is_last = number == committed.segment;
+            let bytes = if is_last { committed.bytes } else { file.metadata()?.len() };
+            Ok((file, bytes))
+        };
+        open().map_err(|error| RecordError::Io(error).at(&path, 0))
+    }
+
     /// The page at `place`.
     ///
     /// # Errors
@@ -102,13 +125,36 @@ impl Segments {
     pub fn page(&self, place: Place) -> Result<StoredPage, ReadError> {
         let path = self.path(place.segment);
         match File::open(&path) {
-            Ok(file) => Ok(StoredPage { file, path, place }),
+            Ok(file) => Ok(StoredPage { records: Records::Segment(file), path, place }),
             Err(error) => Err(RecordError::Io(error).at(&path, place.offset)),
         }
     }
 }
 
+impl Records {
+    fn read(&self, offset: u64, length: u32) -> io::Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Segment(file) => {
+                let mut member = vec![0; length as usize];
+                file.read_exact_at(&mut member, offset)?;
+                Ok(member.into())
+            }
+            Self::Memory(bytes) => {
+                let from = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+                let member = from.and_then(|bytes| bytes.get(..length as usize));
+                Ok(member.ok_or(io::ErrorKind::UnexpectedEof)?.into())
+            }
+        }
+    }
+}
+
 impl StoredPage {
+    /// A page whose records came from elsewhere; `origin` names that in errors.
+    pub fn received(records: Vec<u8>, lengths: Lengths, origin: &str) -> Self {
+        let place = Place::new(0, 0, lengths);
+        Self { records: Records::Memory(records), path: origin.into(), place }
+    }
+
     /// What is known of the page besides its bytes. Only this is inflated.
     ///
     /// # Errors
@@ -167,8 +213,7 @@ impl StoredPage {
         take: impl FnOnce(Record<'_>) -> Result<T, RecordError>,
     ) -> Result<T, ReadError> {
         let read = || {
-            let mut member = vec![0; length as usize];
-            self.file.read_exact_at(&mut member, offset)?;
+            let member = self.records.read(offset, length)?;
             let mut bytes = Vec::new();
             let found = read_member(&mut &member[..], RECORD_BYTES_MAX, &mut bytes)?;
             if found != u64::from(length) {

@@ -179,14 +179,7 @@ impl<'a> ScannedPage<'a> {
 impl Reader {
     fn open(segments: &Segments, number: u32, committed: Committed) -> Result<Self, ReadError> {
         let path = segments.path(number);
-        let open = || {
-            let file = File::open(&path)?;
-            // What an earlier segment has was all committed when it was closed.
-            let is_last = number == committed.segment;
-            let bytes = if is_last { committed.bytes } else { file.metadata()?.len() };
-            Ok((file, bytes))
-        };
-        let (file, bytes) = open().map_err(|error| RecordError::Io(error).at(&path, 0))?;
+        let (file, bytes) = segments.open(number, committed)?;
         let file = BufReader::with_capacity(BUFFER_BYTES, file.take(bytes));
         Ok(Self { number, path, file, offset: 0, bytes })
     }

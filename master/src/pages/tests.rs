@@ -149,6 +149,22 @@ fn a_page_is_read_where_it_was_put() {
 }
 
 #[test]
+fn a_page_is_read_where_it_was_sent_to() {
+    let sample = &samples(3)[2];
+    let (records, lengths) = sample.records();
+    let page = StoredPage::received(records.to_vec(), lengths, "the answer");
+    let meta = page.meta().unwrap();
+    assert_eq!(meta, sample.meta);
+    assert_eq!(page.response().unwrap().payload, sample.payload);
+    assert!(page.request().unwrap().starts_with(b"GET / HTTP/1.1\r\n"));
+
+    let short = StoredPage::received(records[..records.len() - 1].to_vec(), lengths, "the answer");
+    let error = short.meta().unwrap_err().to_string();
+    assert!(error.starts_with("could not read the record at byte "), "{error}");
+    assert!(error.ends_with(" of the answer"), "{error}");
+}
+
+#[test]
 fn a_scan_sees_every_page_in_order_across_segments() {
     let dir = TempDir::new().unwrap();
     let samples = samples(30);

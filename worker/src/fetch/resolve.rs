@@ -80,6 +80,23 @@ impl Resolver {
     /// # Errors
     /// If it has none, or no name server answers.
     pub(super) async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
+        self.lookup_by(host, |name| name.num_labels() == 1).await
+    }
+
+    /// The addresses of a host that the operator named, such as the master's: the
+    /// system's search list counts for names with a dot in them too.
+    ///
+    /// # Errors
+    /// If it has none, or no name server answers.
+    pub async fn lookup_own(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
+        self.lookup_by(host, |_| true).await
+    }
+
+    async fn lookup_by(
+        &self,
+        host: &str,
+        is_searched: impl FnOnce(&Name) -> bool,
+    ) -> Result<Vec<IpAddr>, FetchError> {
         // A SOCKS proxy has us resolve whatever stands in the URL.
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(vec![address]);
@@ -89,7 +106,7 @@ impl Resolver {
         }
         let no_such_host = || FetchError::NoSuchHost { host: host.to_owned() };
         let mut name = Name::from_ascii(host).map_err(|_| no_such_host())?;
-        let is_word = name.num_labels() == 1 && !name.is_fqdn();
+        let may_search = !name.is_fqdn() && is_searched(&name);
         name.set_fqdn(true);
 
         let known = self.in_hosts_file(&name);
@@ -97,7 +114,7 @@ impl Resolver {
             return Ok(known);
         }
         match self.ask(name.clone(), host).await {
-            Err(FetchError::NoSuchHost { .. }) if is_word => {
+            Err(FetchError::NoSuchHost { .. }) if may_search => {
                 name.set_fqdn(false);
                 self.ask(name, host).await
             }
