@@ -276,6 +276,13 @@ impl Faults {
             return (false, error.to_string());
         }
         if let Some(error) = find::<io::Error>(error) {
+            match error.kind() {
+                io::ErrorKind::ConnectionRefused => return (false, "nobody listens there".into()),
+                io::ErrorKind::TimedOut => {
+                    return (false, format!("no connection within {CONNECT_TIMEOUT:?}"));
+                }
+                _ => {}
+            }
             let is_broken = matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionReset

@@ -1,6 +1,7 @@
 //! trawl, a distributed web crawler: the one program. It reads the command line,
 //! calls, prints, and chooses the exit code; nothing else is decided here.
 
+mod certs;
 mod connect;
 mod crawl;
 mod exit;
@@ -39,14 +40,18 @@ enum Command {
     Master(roles::MasterArgs),
     /// Run a worker for a master: it fetches, parses and reports
     Worker(roles::WorkerArgs),
-    /// Give a crawl to a master
-    Submit(Box<operate::SubmitArgs>),
-    /// Show where a master's crawls stand
-    Status(operate::StatusArgs),
+    #[command(flatten)]
+    Operate(operate::Verb),
     /// Write a crawl's pages as JSON lines, WARC, CDXJ or BSON
     Export(export::ExportArgs),
     /// Print a stored page
     Page(page::PageArgs),
+    /// Make a small authority, and certificates for a master and its workers
+    Certs(certs::CertsArgs),
+    /// Make a token for a master and those who call it
+    Token(certs::TokenArgs),
+    /// Ask a master whether it serves; exit code 0 if so
+    Health(roles::HealthArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,10 +61,12 @@ fn main() -> ExitCode {
             Command::Crawl(args) => crawl::run(*args),
             Command::Master(args) => roles::master(args),
             Command::Worker(args) => roles::worker(args),
-            Command::Submit(args) => operate::submit(*args),
-            Command::Status(args) => operate::status(&args),
+            Command::Operate(verb) => verb.run(),
             Command::Export(args) => export::export(&args),
             Command::Page(args) => page::page(&args),
+            Command::Certs(args) => certs::certs(&args),
+            Command::Token(args) => certs::token(&args),
+            Command::Health(args) => roles::health(&args),
         },
     );
     ended

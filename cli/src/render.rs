@@ -32,7 +32,7 @@ const SPEED_UPDATES: usize = 10;
 /// and then in a pipe.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
-    seen: VecDeque<(Instant, u64)>,
+    speed: Speed,
 }
 
 impl Progress {
@@ -44,7 +44,7 @@ impl Progress {
             }
             bar
         });
-        Self { bar, seen: VecDeque::new() }
+        Self { bar, speed: Speed::default() }
     }
 
     /// How long to wait between updates.
@@ -55,13 +55,10 @@ impl Progress {
     /// Shows where the crawl stands.
     pub(crate) fn show(&mut self, status: &CrawlStatus) {
         let pages = pages(status);
-        self.seen.push_back((Instant::now(), pages));
-        if self.seen.len() > SPEED_UPDATES {
-            self.seen.pop_front();
-        }
+        self.speed.note(pages);
         let line = format!(
             "{pages} pages  {:.0}/s  {}  {} queued  {} hosts busy  {} errors  {}",
-            self.speed(status),
+            self.speed.per_second().unwrap_or_else(|| average_speed(status)),
             Size::bytes(status.wire_bytes),
             status.queued + status.leased,
             status.hosts_busy,
@@ -91,15 +88,54 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
 
-    /// Pages a second, over the last updates; from the start while there are none.
-    fn speed(&self, status: &CrawlStatus) -> f64 {
-        match (self.seen.front(), self.seen.back()) {
-            (Some(first), Some(last)) if last.0 > first.0 => {
-                (last.1 - first.1) as f64 / last.0.duration_since(first.0).as_secs_f64()
-            }
-            _ => pages(status) as f64 / (status.ran_ms.max(1) as f64 / 1000.0),
+/// How fast a count grows, over the last updates.
+#[derive(Default)]
+pub(crate) struct Speed {
+    seen: VecDeque<(Instant, u64)>,
+}
+
+impl Speed {
+    /// Notes where the count stands now.
+    pub(crate) fn note(&mut self, count: u64) {
+        self.seen.push_back((Instant::now(), count));
+        if self.seen.len() > SPEED_UPDATES {
+            self.seen.pop_front();
         }
+    }
+
+    /// How much it grows in a second; none before there were two updates.
+    pub(crate) fn per_second(&self) -> Option<f64> {
+        let (first, last) = (self.seen.front()?, self.seen.back()?);
+        let secs = last.0.duration_since(first.0).as_secs_f64();
+        (secs > 0.0).then(|| last.1.saturating_sub(first.1) as f64 / secs)
+    }
+}
+
+/// Pages a second since the crawl's start.
+pub(crate) fn average_speed(status: &CrawlStatus) -> f64 {
+    pages(status) as f64 / (status.ran_ms.max(1) as f64 / 1000.0)
+}
+
+/// Standard output, for something that is shown again and again.
+pub(crate) struct Screen {
+    is_terminal: bool,
+}
+
+impl Screen {
+    pub(crate) fn of_stdout() -> Self {
+        Self { is_terminal: stdout().is_terminal() }
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Shows a text: on a terminal in the place of all that stood there.
+    pub(crate) fn show(&self, text: &str) -> std::io::Result<()> {
+        let clear = if self.is_terminal { "\x1b[H\x1b[2J" } else { "" };
+        writeln!(stdout(), "{clear}{text}")
     }
 }
 

@@ -1,10 +1,17 @@
 //! The two roles of a cluster: a master, and the workers that work for it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use trawl_master::{
     listen::{ListenConfig, Listener},
     server::{Master, MasterConfig},
@@ -22,9 +29,13 @@ use crate::{
     connect,
     crawl::master_ended,
     exit::{Exit, Failure},
+    operate::Operator,
     options::{check_lanes, check_range},
     render,
 };
+
+/// How long a health check may take.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Characters of a worker's name at most; what a default name has of its host's.
 const NAME_CHARS_MAX: usize = 128;
@@ -111,6 +122,12 @@ pub(crate) struct WorkerArgs {
     /// Bytes of pages that may wait for the master; when there are more, fetching waits
     #[arg(long, value_name = "SIZE", default_value = "64MiB", help_heading = "Limits")]
     outbox: Size,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    master: connect::MasterArgs,
 }
 
 impl MasterArgs {
@@ -203,6 +220,24 @@ async fn work(master: connect::MasterArgs, config: WorkerConfig) -> Result<Exit,
         .await
         .map_err(|error| Failure::new(Exit::Master, format!("{}: {error}", master.master)))?;
     Ok(Exit::Interrupted)
+}
+
+/// Asks a master whether it serves.
+pub(crate) fn health(args: &HealthArgs) -> Result<Exit, Failure> {
+    runtime()?.block_on(async {
+        let operator = Operator::new(&args.master)?;
+        let mut client = HealthClient::new(args.master.channel()?);
+        let answer = timeout(HEALTH_TIMEOUT, client.check(HealthCheckRequest::default())).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(Status::unavailable(format!("nothing came within {HEALTH_TIMEOUT:?}")))
+        });
+        let health = answer.map_err(|status| operator.failure(&status))?.into_inner();
+        if health.status() == ServingStatus::Serving {
+            return Ok(Exit::Done);
+        }
+        let message = format!("the master at {} does not serve", args.master.master);
+        Err(Failure::new(Exit::Failed, message))
+    })
 }
 
 /// The host's name, and something that tells several workers of a host apart.

@@ -94,7 +94,7 @@ pub enum ListenError {
     /// The port would be open to others, and nothing keeps them out.
     #[error(
         "{0} can be reached from other machines, so a token is needed: make one by \
-         `trawl token > token`, give it by --token-file token to the master, its workers and \
+         `trawl token --out token`, give it by --token-file token to the master, its workers and \
          whoever operates it; or listen on 127.0.0.1"
     )]
     Unprotected(SocketAddr),
@@ -216,7 +216,6 @@ impl Listener {
 }
 
 impl ListenError {
-    #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
     fn server(error: impl std::error::Error) -> Self {
         Self::Server(error.to_string())
     }

@@ -40,7 +40,7 @@ pub enum SecurityError {
     /// A file does not hold a token.
     #[error(
         "{}: is not a token: one line of {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} visible ASCII \
-         characters; make one by: trawl token > FILE",
+         characters; make one by: trawl token --out FILE",
         path.display()
     )]
     Token {

@@ -1,0 +1,94 @@
+//! `trawl hosts`.
+
+use clap::Args;
+use serde_json::{Value, json};
+use trawl_proto::v1::{HostStatus, HostsReply, HostsRequest};
+use trawl_shared::untrusted::Untrusted;
+
+use super::{Operator, ago};
+use crate::{
+    connect::MasterArgs,
+    exit::{Exit, Failure},
+    render,
+    tables::{Table, json_text},
+};
+
+#[derive(Args, Debug)]
+pub(crate) struct HostsArgs {
+    /// Only this crawl's
+    #[arg(long, value_name = "NAME")]
+    crawl: Option<String>,
+
+    /// Only hosts with this in their scheme, name and port
+    #[arg(long, value_name = "TEXT")]
+    contains: Option<String>,
+
+    /// Hosts to list at most, those with the fullest queues
+    #[arg(long, value_name = "HOSTS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    master: MasterArgs,
+}
+
+/// Lists hosts.
+pub(super) async fn hosts(args: &HostsArgs) -> Result<Exit, Failure> {
+    let operator = Operator::new(&args.master)?;
+    let request = HostsRequest {
+        crawl: args.crawl.clone().unwrap_or_default(),
+        contains: args.contains.clone().unwrap_or_default(),
+        limit: args.limit,
+    };
+    let reply = operator.ask(async |mut it| it.hosts(request).await).await?;
+    let text = if args.json {
+        let hosts: Vec<_> = reply.hosts.iter().map(as_json).collect();
+        json_text(&json!({"hosts": hosts, "matched": reply.matched}))
+    } else {
+        as_text(&reply)
+    };
+    render::print(&text)?;
+    Ok(Exit::Done)
+}
+
+fn as_text(reply: &HostsReply) -> String {
+    let mut table =
+        Table::new(&["CRAWL", "HOST", "QUEUED", "LENT", "PAGES", "DELAY", "DUE", "WORKER"]);
+    for host in &reply.hosts {
+        table.row([
+            host.crawl.clone(),
+            Untrusted(&host.key).to_string(),
+            host.queued.to_string(),
+            host.leased.to_string(),
+            host.pages.to_string(),
+            ago(host.delay_ms),
+            match host.due_ms {
+                None => "lent".to_owned(),
+                Some(0) => "now".to_owned(),
+                Some(millis) => format!("in {}", ago(millis)),
+            },
+            Untrusted(&host.worker).to_string(),
+        ]);
+    }
+    let shown = reply.hosts.len() as u64;
+    match reply.matched.saturating_sub(shown) {
+        0 => table.to_string(),
+        more => format!("{table}\n{more} more; --limit shows more of them"),
+    }
+}
+
+fn as_json(host: &HostStatus) -> Value {
+    json!({
+        "crawl": host.crawl,
+        "key": host.key,
+        "queued": host.queued,
+        "leased": host.leased,
+        "pages": host.pages,
+        "delay_ms": host.delay_ms,
+        "due_ms": host.due_ms,
+        "worker": host.worker,
+    })
+}

@@ -1,0 +1,135 @@
+//! `trawl quarantine`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use trawl_proto::v1::{QuarantineRequest, QuarantinedUrl, ReleaseRequest};
+use trawl_shared::untrusted::Untrusted;
+
+use super::Operator;
+use crate::{
+    connect::MasterArgs,
+    exit::{Exit, Failure},
+    render::{self, counted},
+    tables::json_text,
+};
+
+/// URLs that one call lists.
+const CALL_URLS: u32 = 500;
+
+#[derive(Args, Debug)]
+pub(crate) struct QuarantineArgs {
+    #[command(subcommand)]
+    verb: QuarantineVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineVerb {
+    /// List them, with what happened
+    List(ListArgs),
+    /// Try them again
+    Release(ReleaseArgs),
+    /// Give them up for good
+    Drop(ReleaseArgs),
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    of: Of,
+}
+
+#[derive(Args, Debug)]
+struct ReleaseArgs {
+    /// The URLs
+    #[arg(value_name = "URL", required_unless_present = "all", conflicts_with = "all")]
+    urls: Vec<String>,
+
+    /// All that are in quarantine
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    of: Of,
+}
+
+#[derive(Args, Debug)]
+struct Of {
+    /// The crawl, if the master has several
+    #[arg(long, value_name = "NAME")]
+    crawl: Option<String>,
+
+    #[command(flatten)]
+    master: MasterArgs,
+}
+
+/// Lists URLs in quarantine, or lets them out.
+pub(super) async fn quarantine(args: &QuarantineArgs) -> Result<Exit, Failure> {
+    match &args.verb {
+        QuarantineVerb::List(args) => list(args).await,
+        QuarantineVerb::Release(args) => release(args, false).await,
+        QuarantineVerb::Drop(args) => release(args, true).await,
+    }
+}
+
+async fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    let operator = Operator::new(&args.of.master)?;
+    let crawl = args.of.crawl.clone().unwrap_or_default();
+    let mut after = Default::default();
+    loop {
+        let request = QuarantineRequest { crawl: crawl.clone(), after, limit: CALL_URLS };
+        let reply = operator.ask(async |mut it| it.quarantine(request).await).await?;
+        for url in &reply.urls {
+            render::print(&if args.json { as_json(url) } else { as_text(url) })?;
+        }
+        if reply.next.is_empty() {
+            return Ok(Exit::Done);
+        }
+        after = reply.next;
+    }
+}
+
+async fn release(args: &ReleaseArgs, drop: bool) -> Result<Exit, Failure> {
+    let operator = Operator::new(&args.of.master)?;
+    let request = ReleaseRequest {
+        crawl: args.of.crawl.clone().unwrap_or_default(),
+        urls: args.urls.clone(),
+        all: args.all,
+        drop,
+    };
+    let reply = operator.ask(async |mut it| it.release(request).await).await?;
+    let what = if drop { "given up" } else { "released" };
+    render::print(&format!("{} {what}", counted(reply.released, "URL")))?;
+    for url in &reply.not_found {
+        render::say(&format!("not in quarantine: {}", Untrusted(url)));
+    }
+    Ok(if reply.not_found.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn as_text(url: &QuarantinedUrl) -> String {
+    let attempts = if url.attempts == 1 { "attempt" } else { "attempts" };
+    let mut text = format!(
+        "{}\n  {}\n  {} {attempts}, depth {}",
+        Untrusted(&url.url),
+        Untrusted(&url.detail),
+        url.attempts,
+        url.depth,
+    );
+    if !url.via.is_empty() {
+        text += &format!(", first found on {}", Untrusted(&url.via));
+    }
+    text
+}
+
+fn as_json(url: &QuarantinedUrl) -> String {
+    json_text(&json!({
+        "url": url.url,
+        "detail": url.detail,
+        "via": url.via,
+        "depth": url.depth,
+        "attempts": url.attempts,
+    }))
+}

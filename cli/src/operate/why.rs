@@ -1,0 +1,172 @@
+//! `trawl why`.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use trawl_proto::v1::{WhyCrawl, WhyReply, WhyRequest};
+use trawl_shared::{units::Size, untrusted::Untrusted};
+
+use super::{Operator, ago};
+use crate::{
+    connect::MasterArgs,
+    exit::{Exit, Failure},
+    render::{self, counted},
+    tables::json_text,
+};
+
+#[derive(Args, Debug)]
+pub(crate) struct WhyArgs {
+    /// The URL
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// Only this crawl
+    #[arg(long, value_name = "NAME")]
+    crawl: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    master: MasterArgs,
+}
+
+/// Tells what is known of a URL.
+pub(super) async fn why(args: &WhyArgs) -> Result<Exit, Failure> {
+    let operator = Operator::new(&args.master)?;
+    let request =
+        WhyRequest { url: args.url.clone(), crawl: args.crawl.clone().unwrap_or_default() };
+    let reply = operator.ask(async |mut it| it.why(request).await).await?;
+    let text = if args.json { json_text(&as_json(&reply)) } else { as_text(&reply, &args.url) };
+    render::print(&text)?;
+    Ok(Exit::Done)
+}
+
+/// For people: one fact a line.
+fn as_text(reply: &WhyReply, asked: &str) -> String {
+    let mut text = Untrusted(&reply.canonical).to_string();
+    if reply.canonical != asked {
+        text += &format!("\n  is the canonical form of {}", Untrusted(asked));
+    }
+    if reply.crawls.is_empty() {
+        text += "\n  the master has no crawl";
+    }
+    for crawl in &reply.crawls {
+        text += &format!("\nin crawl \"{}\": {}", crawl.crawl, crawl.state);
+        for fact in facts(crawl) {
+            text += &format!("\n  {fact}");
+        }
+    }
+    text
+}
+
+fn facts(crawl: &WhyCrawl) -> Vec<String> {
+    let mut facts = Vec::new();
+    let mut tell = |is_known: bool, fact: &dyn Fn() -> String| {
+        if is_known {
+            facts.push(fact());
+        }
+    };
+    tell(!crawl.reason.is_empty(), &|| Untrusted(&crawl.reason).to_string());
+    tell(!crawl.via.is_empty(), &|| format!("first found on {}", Untrusted(&crawl.via)));
+    if let Some(depth) = crawl.depth {
+        tell(true, &|| match depth {
+            0 => "a seed, or where one leads".to_owned(),
+            depth => format!("{} from a seed", counted(depth.into(), "link")),
+        });
+    }
+    tell(crawl.hops > 0, &|| format!("reached by {}", counted(crawl.hops.into(), "redirect")));
+    tell(crawl.failures > 0, &|| {
+        let tries = if crawl.failures == 1 { "try" } else { "tries" };
+        format!("{} {tries} failed", crawl.failures)
+    });
+    tell(crawl.losses > 0, &|| {
+        format!("{} lost with it in them", counted(crawl.losses.into(), "lease"))
+    });
+    if let Some(due) = crawl.due_ms {
+        tell(true, &|| match due {
+            0 => "due now".to_owned(),
+            due => format!("due in {}", ago(due)),
+        });
+    }
+    tell(!crawl.worker.is_empty(), &|| {
+        let worker = Untrusted(&crawl.worker);
+        let left = ago(crawl.lease_left_ms);
+        format!("lent to {worker} by lease {}, which ends in {left} unless renewed", crawl.token)
+    });
+    tell(crawl.status > 0, &|| format!("answered with status {}", crawl.status));
+    tell(!crawl.class.is_empty() && crawl.status == 0, &|| {
+        format!("ended as {}", crawl.class.replace('_', " "))
+    });
+    tell(!crawl.detail.is_empty(), &|| Untrusted(&crawl.detail).to_string());
+    tell(crawl.fetched_at_ms > 0, &|| format!("fetched at {}", moment(crawl.fetched_at_ms)));
+    tell(!crawl.sha1.is_empty(), &|| format!("body's SHA-1 {}", crawl.sha1));
+    tell(!crawl.segment.is_empty(), &|| {
+        let length = Size::bytes(crawl.length);
+        format!("kept in {} at byte {}, {length}", crawl.segment, crawl.offset)
+    });
+    facts
+}
+
+fn moment(millis: u64) -> String {
+    let moment = i64::try_from(millis).ok().and_then(|it| Timestamp::from_millisecond(it).ok());
+    moment.map_or_else(|| format!("{millis} ms after 1970"), |moment| moment.to_string())
+}
+
+fn as_json(reply: &WhyReply) -> Value {
+    let crawls = reply.crawls.iter().map(|crawl| {
+        json!({
+            "crawl": crawl.crawl,
+            "state": crawl.state,
+            "reason": crawl.reason,
+            "via": crawl.via,
+            "depth": crawl.depth,
+            "hops": crawl.hops,
+            "failures": crawl.failures,
+            "losses": crawl.losses,
+            "due_ms": crawl.due_ms,
+            "worker": crawl.worker,
+            "token": crawl.token,
+            "lease_left_ms": crawl.lease_left_ms,
+            "class": crawl.class,
+            "detail": crawl.detail,
+            "status": crawl.status,
+            "sha1": crawl.sha1,
+            "fetched_at_ms": crawl.fetched_at_ms,
+            "segment": crawl.segment,
+            "offset": crawl.offset,
+            "length": crawl.length,
+        })
+    });
+    json!({"canonical": reply.canonical, "crawls": crawls.collect::<Vec<_>>()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_is_told_one_fact_a_line() {
+        let crawl = WhyCrawl {
+            crawl: "docs".into(),
+            state: "leased".into(),
+            reason: "being fetched".into(),
+            via: "http://a.example/\u{202e}".into(),
+            depth: Some(2),
+            failures: 1,
+            worker: "w1".into(),
+            token: "1-7".into(),
+            lease_left_ms: 12_345,
+            ..WhyCrawl::default()
+        };
+        let reply = WhyReply { canonical: "http://a.example/".into(), crawls: vec![crawl] };
+        assert_eq!(
+            as_text(&reply, "HTTP://A.example"),
+            "http://a.example/\n  is the canonical form of HTTP://A.example\n\
+             in crawl \"docs\": leased\n  being fetched\n  \
+             first found on http://a.example/\\u{202e}\n  2 links from a seed\n  \
+             1 try failed\n  lent to w1 by lease 1-7, which ends in 12s unless renewed"
+        );
+    }
+}
