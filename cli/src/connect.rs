@@ -275,32 +275,25 @@ impl Faults {
         if let Some(error) = find::<FetchError>(error) {
             return (false, error.to_string());
         }
-        if let Some(error) = find::<io::Error>(error) {
-            match error.kind() {
-                io::ErrorKind::ConnectionRefused => return (false, "nobody listens there".into()),
-                io::ErrorKind::TimedOut => {
-                    return (false, format!("no connection within {CONNECT_TIMEOUT:?}"));
-                }
-                _ => {}
-            }
-            let is_broken = matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::UnexpectedEof
-            );
-            let hint = match (is_broken, self.is_tls) {
-                (true, true) if !self.has_certificate => {
-                    ": perhaps it asks for a certificate (--cert, --key)"
-                }
-                (true, false) => ": perhaps it wants https:// in its URL",
-                _ => "",
-            };
-            let text = deepest(error).to_string();
-            return (false, format!("{}{hint}", Untrusted(&text)));
+        let kind = find::<io::Error>(error).map(io::Error::kind);
+        let text = match kind {
+            Some(io::ErrorKind::ConnectionRefused) => "nobody listens there".to_owned(),
+            Some(io::ErrorKind::TimedOut) => format!("no connection within {CONNECT_TIMEOUT:?}"),
+            _ => format!("{}{}", Untrusted(&deepest(error).to_string()), self.hint()),
+        };
+        (false, text)
+    }
+
+    /// What may be behind it if a master hangs up on those who have never had a word
+    /// from it. TLS tells us of a refusal only after we have begun to speak, and then
+    /// the connection may be gone before we have read it.
+    fn hint(&self) -> &'static str {
+        match (self.was_reached.load(Ordering::Relaxed), self.is_tls, self.has_certificate) {
+            (true, _, _) => "",
+            (_, false, _) => "; perhaps it wants https:// in its URL",
+            (_, true, false) => "; perhaps it asks for a certificate (--cert, --key)",
+            (_, true, true) => "; perhaps it does not take the certificate that it was shown",
         }
-        let text = deepest(error).to_string();
-        (false, Untrusted(&text).to_string())
     }
 
     fn tls_reason(&self, error: &rustls::Error) -> String {

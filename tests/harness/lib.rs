@@ -3,7 +3,7 @@
 //! A test runs the real program: [`Trawl`] is one data directory and the commands
 //! on it. What it crawls is a [`Site`], a small web of the test's own on loopback
 //! that counts visits and misbehaves on request, or one of the real sites
-//! ([`real`]). What it got is read back as [`Page`]s, or by the tools of others
+//! ([`real`]). A [`Master`] is one in a process of its own, with commands that ask it. What it got is read back as [`Page`]s, or by the tools of others
 //! ([`tools`]).
 //!
 //! The program and the tools come from the environment that `tests/run` sets up;
@@ -12,6 +12,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
+mod cluster;
 mod env;
 mod pages;
 pub mod real;
@@ -19,6 +20,7 @@ mod site;
 pub mod tools;
 mod trawl;
 
+pub use cluster::{Master, until};
 pub use pages::{Outlink, Page, Pages};
 pub use site::{Answer, Site, Visit, Web};
 pub use trawl::{Command, Ended, Running, Trawl};

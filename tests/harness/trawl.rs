@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::{
     io::AsyncReadExt,
     process::{Child, Command as Program},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
@@ -28,6 +29,7 @@ pub struct Trawl {
 pub struct Command {
     words: Vec<OsString>,
     options: Vec<(OsString, Option<OsString>)>,
+    variables: Vec<(OsString, OsString)>,
     folder: PathBuf,
     limit: Duration,
 }
@@ -36,10 +38,17 @@ pub struct Command {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    stdout: JoinHandle<String>,
-    stderr: JoinHandle<String>,
+    stdout: Output,
+    stderr: Output,
     limit: Duration,
     what: String,
+}
+
+/// What a program prints, as far as it has.
+#[derive(Debug)]
+struct Output {
+    text: watch::Receiver<String>,
+    reader: JoinHandle<()>,
 }
 
 /// A command that has ended.
@@ -98,6 +107,7 @@ impl Trawl {
         let command = Command {
             words: [verb.into()].into_iter().chain(args).collect(),
             options: Vec::new(),
+            variables: Vec::new(),
             folder: self.folder.path().to_owned(),
             limit: secs(120),
         };
@@ -153,9 +163,21 @@ impl Command {
         self.option(option, None)
     }
 
+    /// With a variable in its environment.
+    pub fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.variables.push((name.into(), value.as_ref().into()));
+        self
+    }
+
     /// Without an option.
     pub fn unset(mut self, option: &str) -> Self {
         self.options.retain(|(name, _)| name != option);
+        self
+    }
+
+    /// With another verb.
+    pub(crate) fn verb(mut self, verb: &str) -> Self {
+        self.words[0] = verb.into();
         self
     }
 
@@ -182,6 +204,8 @@ impl Command {
         let mut child = program
             .envs(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, dead)))
             .env_remove("RUST_LOG")
+            .env_remove("TRAWL_LOG")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -189,8 +213,8 @@ impl Command {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let stdout = tokio::spawn(all_of(child.stdout.take().unwrap()));
-        let stderr = tokio::spawn(all_of(child.stderr.take().unwrap()));
+        let stdout = Output::read(child.stdout.take().unwrap());
+        let stderr = Output::read(child.stderr.take().unwrap());
         Running { child, stdout, stderr, limit: self.limit, what: self.to_string() }
     }
 
@@ -214,19 +238,58 @@ impl std::fmt::Display for Command {
     }
 }
 
-async fn all_of(mut stream: impl AsyncReadExt + Unpin) -> String {
-    let mut bytes = Vec::new();
-    // What was printed before a pipe broke is all there is.
-    let _ = stream.read_to_end(&mut bytes).await;
-    String::from_utf8_lossy(&bytes).into_owned()
+impl Output {
+    fn read(mut stream: impl AsyncReadExt + Unpin + Send + 'static) -> Self {
+        let (tell, text) = watch::channel(String::new());
+        let reader = tokio::spawn(async move {
+            let mut bytes = Vec::new();
+            // What was printed before a pipe broke is all there is.
+            while stream.read_buf(&mut bytes).await.is_ok_and(|length| length > 0) {
+                tell.send_replace(String::from_utf8_lossy(&bytes).into_owned());
+            }
+        });
+        Self { text, reader }
+    }
+
+    async fn whole(self) -> String {
+        self.reader.await.unwrap();
+        self.text.borrow().clone()
+    }
 }
 
 impl Running {
     /// Ctrl-C.
     pub fn interrupt(&self) {
+        self.signal("INT");
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it is still running").to_string();
-        let sent = process::Command::new("sh").args(["-c", "kill -INT \"$0\"", &pid]).status();
+        let kill = format!("kill -{name} \"$0\"");
+        let sent = process::Command::new("sh").args(["-c", &kill, &pid]).status();
         assert!(sent.unwrap().success(), "the signal could not be sent");
+    }
+
+    /// Waits for a whole line on standard error with this in it, and returns it.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub async fn says_line(&self, part: &str, limit: Duration) -> String {
+        let mut text = self.stderr.text.clone();
+        let find = |text: &str| {
+            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            whole.map(str::trim_end).find(|line| line.contains(part)).map(str::to_owned)
+        };
+        let said = timeout(limit, text.wait_for(|text| find(text).is_some())).await;
+        let line = said.ok().and_then(|text| find(&text.ok()?));
+        line.unwrap_or_else(|| {
+            panic!("{} should say {part:?}, but: {}", self.what, *self.stderr.text.borrow())
+        })
     }
 
     /// `kill -9`, and its end.
@@ -246,8 +309,8 @@ impl Running {
         }
         let ended = Ended {
             code: status.as_ref().ok().and_then(|status| status.as_ref().unwrap().code()),
-            stdout: self.stdout.await.unwrap(),
-            stderr: self.stderr.await.unwrap(),
+            stdout: self.stdout.whole().await,
+            stderr: self.stderr.whole().await,
             what: self.what,
         };
         assert!(status.is_ok(), "not done within {:?}: {ended}", self.limit);

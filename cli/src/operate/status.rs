@@ -227,7 +227,9 @@ fn column_of(class: Class) -> Column {
         Class::ClientError => Column::ClientError,
         Class::ServerError => Column::ServerError,
         Class::OverBudget | Class::Failed(FailureKind::Disallowed) => Column::Skipped,
-        Class::OtherStatus | Class::Quarantined | Class::Failed(_) => Column::Failed,
+        Class::OtherStatus | Class::Quarantined | Class::Dropped | Class::Failed(_) => {
+            Column::Failed
+        }
     }
 }
 

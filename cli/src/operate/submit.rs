@@ -47,13 +47,7 @@ pub(super) async fn submit(args: SubmitArgs) -> Result<Exit, Failure> {
         spec_json: spec.to_json(),
         take_up,
     };
-    let begun = operator.ask(async |mut it| it.submit(request(first, update)).await).await;
-    let begun = begun.map_err(|failure| match failure.exit {
-        Exit::Usage if failure.message.contains("exists") => {
-            failure.with("--update takes it up again, with these settings and seeds")
-        }
-        _ => failure,
-    })?;
+    let begun = operator.ask(async |mut it| it.submit(request(first, update)).await).await?;
     let mut new_seeds = begun.new_seeds;
     for seeds in calls {
         // What the first call has begun, the others go on with.
