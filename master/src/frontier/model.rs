@@ -36,7 +36,9 @@ use crate::{
 };
 
 const LEASE: Duration = Duration::from_secs(30);
-const DELAY: Duration = Duration::from_secs(1);
+/// Two crawls of the same hosts, and the delay that each asks for.
+const CRAWLS: [(&str, Duration); 2] =
+    [("c", Duration::from_secs(1)), ("d", Duration::from_secs(3))];
 const HOSTS: usize = 4;
 const PATHS: usize = 12;
 const WORKERS: usize = 3;
@@ -46,7 +48,19 @@ const LOSSES: u32 = 3;
 /// Something that may happen to a frontier.
 #[derive(Clone, Debug)]
 enum Step {
-    Submit(Vec<usize>),
+    Submit {
+        crawl: usize,
+        seeds: Vec<usize>,
+    },
+    Steer {
+        crawl: usize,
+        wish: Wish,
+    },
+    /// Lets the n-th URL out of quarantine.
+    Release {
+        inmate: usize,
+        how: Release,
+    },
     Lease {
         worker: usize,
         hosts: usize,
@@ -76,8 +90,12 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let urls = || prop::collection::vec(0..HOSTS * PATHS, 0..6);
     let status = prop_oneof![6 => Just(Some(200)), 1 => Just(Some(301)), 3 => Just(None)];
+    let wish = prop_oneof![2 => Just(Wish::Run), 1 => Just(Wish::Pause), 1 => Just(Wish::Stop)];
+    let how = prop_oneof![Just(Release::Retry), Just(Release::Drop)];
     let step = prop_oneof![
-        1 => urls().prop_map(Step::Submit),
+        2 => (0..CRAWLS.len(), urls()).prop_map(|(crawl, seeds)| Step::Submit { crawl, seeds }),
+        1 => (0..CRAWLS.len(), wish).prop_map(|(crawl, wish)| Step::Steer { crawl, wish }),
+        1 => (any::<usize>(), how).prop_map(|(inmate, how)| Step::Release { inmate, how }),
         6 => (0..WORKERS, 0..3usize, any::<bool>())
             .prop_map(|(worker, hosts, extend)| Step::Lease { worker, hosts, extend }),
         12 => (any::<usize>(), status, urls())
@@ -111,6 +129,7 @@ enum Doing {
         worker: usize,
     },
     Done,
+    Quarantined,
 }
 
 #[derive(Clone, Debug)]
@@ -131,49 +150,86 @@ enum Last {
 /// A URL that was lent once.
 #[derive(Clone)]
 struct Lent {
+    crawl: usize,
     url: String,
     at: HostRef,
     token: Token,
     worker: usize,
 }
 
-#[derive(Default)]
+/// A crawl, and how it stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct ModelCrawl {
+    finish: Finish,
+    wish: Wish,
+}
+
 struct Model {
-    urls: BTreeMap<String, ModelUrl>,
-    /// From when on a host may be fetched from.
-    hosts: BTreeMap<String, Moment>,
+    urls: BTreeMap<(usize, String), ModelUrl>,
+    crawls: [ModelCrawl; CRAWLS.len()],
+    /// When a host was last visited, or let go of.
+    freed: BTreeMap<String, Moment>,
     deadlines: BTreeMap<Token, Moment>,
     history: Vec<Lent>,
 }
 
 impl Model {
-    fn admit(&mut self, url: String) {
-        let waiting = Doing::Waiting { due: Moment(0) };
-        let new = ModelUrl { doing: waiting, failures: 0, losses: 0, last: None };
-        self.urls.entry(url).or_insert(new);
+    fn new() -> Self {
+        let crawl = ModelCrawl { finish: Finish::Complete, wish: Wish::Run };
+        Self {
+            urls: BTreeMap::new(),
+            crawls: [crawl; CRAWLS.len()],
+            freed: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            history: Vec::new(),
+        }
     }
 
-    fn holder(&self, host: &str) -> Option<usize> {
-        self.urls.iter().find_map(|(url, entry)| match entry.doing {
-            Doing::Lent { worker, .. } if host_of(url) == host => Some(worker),
+    fn admit(&mut self, crawl: usize, url: String) {
+        let waiting = Doing::Waiting { due: Moment(0) };
+        let new = ModelUrl { doing: waiting, failures: 0, losses: 0, last: None };
+        self.urls.entry((crawl, url)).or_insert(new);
+    }
+
+    /// The crawl and the worker that have a host.
+    fn holder(&self, host: &str) -> Option<(usize, usize)> {
+        self.urls.iter().find_map(|((crawl, url), entry)| match entry.doing {
+            Doing::Lent { worker, .. } if host_of(url) == host => Some((*crawl, worker)),
             _ => None,
         })
     }
 
-    fn open_hosts(&self, now: Moment) -> BTreeSet<String> {
-        let due = self.urls.iter().filter(|(_, entry)| match entry.doing {
-            Doing::Waiting { due } => due <= now,
-            _ => false,
+    fn may_lend(&self, crawl: usize) -> bool {
+        self.crawls[crawl] == ModelCrawl { finish: Finish::Running, wish: Wish::Run }
+    }
+
+    /// Whether another crawl waits for a host.
+    fn is_wanted_elsewhere(&self, crawl: usize, host: &str) -> bool {
+        self.urls.iter().any(|((other, url), entry)| {
+            *other != crawl
+                && self.may_lend(*other)
+                && host_of(url) == host
+                && matches!(entry.doing, Doing::Waiting { .. })
+        })
+    }
+
+    /// Hosts that may be lent to some crawl, if each waits as long as `delay` says.
+    fn open_hosts(&self, now: Moment, delay: impl Fn(usize) -> Duration) -> BTreeSet<String> {
+        let due = self.urls.iter().filter(|((crawl, url), entry)| {
+            let is_due = matches!(entry.doing, Doing::Waiting { due } if due <= now);
+            let freed = self.freed.get(host_of(url));
+            is_due
+                && self.may_lend(*crawl)
+                && freed.is_none_or(|freed| *freed + delay(*crawl) <= now)
         });
-        due.map(|(url, _)| host_of(url).to_owned())
+        due.map(|((_, url), _)| host_of(url).to_owned())
             .filter(|host| self.holder(host).is_none())
-            .filter(|host| self.hosts.get(host).is_none_or(|ready| *ready <= now))
             .collect()
     }
 
     fn free_if_last(&mut self, host: &str, now: Moment) {
         if self.holder(host).is_none() {
-            self.hosts.insert(host.to_owned(), now + DELAY);
+            self.freed.insert(host.to_owned(), now);
         }
     }
 
@@ -182,7 +238,7 @@ impl Model {
         self.deadlines.remove(&token);
         let lent =
             |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token: t, .. } if t == token);
-        let urls: Vec<String> =
+        let urls: Vec<_> =
             self.urls.iter().filter(|(_, entry)| lent(entry)).map(|(url, _)| url.clone()).collect();
         for url in urls {
             let entry = self.urls.get_mut(&url).unwrap();
@@ -191,11 +247,11 @@ impl Model {
                 entry.losses += 1;
                 entry.last = Some((token, Last::Lost));
                 if entry.losses >= LOSSES {
-                    entry.doing = Doing::Done;
+                    entry.doing = Doing::Quarantined;
                     entry.last = None;
                 }
             }
-            self.free_if_last(host_of(&url), now);
+            self.free_if_last(host_of(&url.1), now);
         }
     }
 
@@ -212,26 +268,38 @@ impl Model {
     }
 
     fn tokens_of(&self, worker: usize) -> Vec<Token> {
-        let of_worker = self.urls.values().filter_map(|entry| match entry.doing {
-            Doing::Lent { token, worker: w } if w == worker => Some(token),
+        self.tokens(|_, w| w == worker)
+    }
+
+    /// The tokens that are lent in such crawls to such workers.
+    fn tokens(&self, such: impl Fn(usize, usize) -> bool) -> Vec<Token> {
+        let held = self.urls.iter().filter_map(|((crawl, _), entry)| match entry.doing {
+            Doing::Lent { token, worker } if such(*crawl, worker) => Some(token),
             _ => None,
         });
-        of_worker.collect::<BTreeSet<_>>().into_iter().collect()
+        held.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Checks that a batch could be lent, and notes that it is.
     fn lend(&mut self, batch: &Batch, worker: usize, now: Moment) {
         let host = host_of(&batch.urls[0].url).to_owned();
+        let crawl = batch.at.crawl as usize - 1;
+        assert!(self.may_lend(crawl), "a crawl that is not to run lends nothing");
         match self.holder(&host) {
-            Some(holder) => assert_eq!(holder, worker, "a host is lent to one worker at a time"),
+            Some(holder) => {
+                assert_eq!(holder, (crawl, worker), "a host is lent to one worker at a time");
+                let is_wanted = self.is_wanted_elsewhere(crawl, &host);
+                assert!(!is_wanted, "a crawl keeps no host that another one waits for");
+            }
             None => assert!(
-                self.hosts.get(&host).is_none_or(|ready| *ready <= now),
-                "{host} is not visited before its delay is over"
+                self.freed.get(&host).is_none_or(|freed| *freed + CRAWLS[crawl].1 <= now),
+                "{host} is not visited before the delay is over"
             ),
         }
         for lent in &batch.urls {
             assert_eq!(host_of(&lent.url), host, "a batch is one host's");
-            let entry = self.urls.get_mut(&lent.url).expect("only what was admitted is lent");
+            let entry = self.urls.get_mut(&(crawl, lent.url.clone()));
+            let entry = entry.expect("only what was admitted is lent");
             match entry.doing {
                 Doing::Waiting { due } => assert!(due <= now, "{} is not due", lent.url),
                 _ => panic!("{} is lent while {:?}", lent.url, entry.doing),
@@ -242,6 +310,7 @@ impl Model {
             }
             entry.doing = Doing::Lent { token: batch.token, worker };
             self.history.push(Lent {
+                crawl,
                 url: lent.url.clone(),
                 at: batch.at,
                 token: batch.token,
@@ -251,9 +320,13 @@ impl Model {
         assert!(self.deadlines.insert(batch.token, now + LEASE).is_none(), "a token is new");
     }
 
+    fn entry(&self, lent: &Lent) -> &ModelUrl {
+        &self.urls[&(lent.crawl, lent.url.clone())]
+    }
+
     /// What a report must be answered.
     fn verdict(&self, lent: &Lent) -> Verdict {
-        let entry = &self.urls[&lent.url];
+        let entry = self.entry(lent);
         match (&entry.doing, entry.last) {
             (Doing::Lent { token, .. }, _) if *token == lent.token => Verdict::Applied,
             (Doing::Lent { .. }, _) => Verdict::Stale,
@@ -266,12 +339,12 @@ impl Model {
     }
 
     fn apply(&mut self, lent: &Lent, status: Option<u16>, links: &[usize], now: Moment) {
-        let entry = self.urls.get_mut(&lent.url).unwrap();
+        let entry = self.urls.get_mut(&(lent.crawl, lent.url.clone())).unwrap();
         let was_lent = matches!(entry.doing, Doing::Lent { .. });
         entry.last = Some((lent.token, Last::Counted));
         if status.is_some() {
             entry.doing = Doing::Done;
-            links.iter().for_each(|link| self.admit(url(*link)));
+            links.iter().for_each(|link| self.admit(lent.crawl, url(*link)));
         } else {
             entry.failures += 1;
             let attempts = entry.failures + entry.losses;
@@ -284,8 +357,7 @@ impl Model {
         }
         if !was_lent {
             // It was fetched all the same.
-            let ready = self.hosts.entry(host_of(&lent.url).to_owned()).or_default();
-            *ready = (*ready).max(now + DELAY);
+            self.freed.insert(host_of(&lent.url).to_owned(), now);
         } else {
             self.free_if_last(host_of(&lent.url), now);
             let open = |entry: &ModelUrl| matches!(entry.doing, Doing::Lent { token, .. } if token == lent.token);
@@ -295,8 +367,61 @@ impl Model {
         }
     }
 
-    fn count(&self, doing: impl Fn(&Doing) -> bool) -> u64 {
-        self.urls.values().filter(|entry| doing(&entry.doing)).count() as u64
+    fn submit(&mut self, crawl: usize, seeds: &[CrawlUrl]) {
+        seeds.iter().for_each(|seed| self.admit(crawl, seed.as_str().to_owned()));
+        self.crawls[crawl].wish = Wish::Run;
+        self.restart(crawl);
+    }
+
+    fn steer(&mut self, crawl: usize, wish: Wish) {
+        match (self.crawls[crawl].finish, wish) {
+            (Finish::Running, _) => self.crawls[crawl].wish = wish,
+            (Finish::Stopped, Wish::Run) => {
+                self.crawls[crawl].wish = wish;
+                self.restart(crawl);
+            }
+            _ => {}
+        }
+    }
+
+    fn release(&mut self, url: &(usize, String), how: Release) {
+        let entry = self.urls.get_mut(url).unwrap();
+        *entry = match how {
+            Release::Drop => ModelUrl { doing: Doing::Done, ..entry.clone() },
+            Release::Retry => {
+                let doing = Doing::Waiting { due: Moment(0) };
+                ModelUrl { doing, failures: 0, losses: 0, last: None }
+            }
+        };
+        if how == Release::Retry {
+            self.restart(url.0);
+        }
+    }
+
+    /// A crawl goes on if there is something to do.
+    fn restart(&mut self, crawl: usize) {
+        if self.count(crawl, |doing| !matches!(doing, Doing::Done | Doing::Quarantined)) > 0 {
+            self.crawls[crawl].finish = Finish::Running;
+        }
+    }
+
+    /// Crawls end when there is nothing left to do, or to be waited for.
+    fn settle(&mut self) {
+        for crawl in 0..CRAWLS.len() {
+            let lent = self.count(crawl, |doing| matches!(doing, Doing::Lent { .. }));
+            let waiting = self.count(crawl, |doing| matches!(doing, Doing::Waiting { .. }));
+            let state = &mut self.crawls[crawl];
+            match (state.finish, lent, waiting, state.wish) {
+                (Finish::Running, 0, 0, _) => state.finish = Finish::Complete,
+                (Finish::Running, 0, _, Wish::Stop) => state.finish = Finish::Stopped,
+                _ => {}
+            }
+        }
+    }
+
+    fn count(&self, crawl: usize, doing: impl Fn(&Doing) -> bool) -> u64 {
+        let urls = self.urls.iter().filter(|((of, _), _)| *of == crawl);
+        urls.filter(|(_, entry)| doing(&entry.doing)).count() as u64
     }
 }
 
@@ -325,20 +450,33 @@ fn answered(status: u16) -> Outcome {
 const PLACE: Place =
     Place { segment: 1, offset: 0, response_len: 1, request_len: 1, metadata_len: 1 };
 
+fn spec_of(crawl: usize) -> CrawlSpec {
+    let delay = Span::secs(CRAWLS[crawl].1.as_secs());
+    CrawlSpec { delay, ..spec() }
+}
+
 /// Runs the steps on a frontier over a store. `reopen` closes the store and opens
 /// what is left of it.
 fn check<S: Store>(store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
     let (mut frontier, mut now) = Frontier::open(store, limits(), "test").unwrap();
-    let mut model = Model::default();
-    frontier.submit("c", spec(), &[], now).unwrap();
+    let mut model = Model::new();
+    for (crawl, (name, _)) in CRAWLS.iter().enumerate() {
+        frontier.submit(name, spec_of(crawl), &[], now).unwrap();
+    }
+    frontier.commit(now).unwrap();
     for step in steps {
         match step {
-            Step::Submit(seeds) => {
+            Step::Submit { crawl, seeds } => {
                 let seeds: Vec<CrawlUrl> =
                     seeds.into_iter().map(|seed| url(seed).parse().unwrap()).collect();
-                frontier.submit("c", spec(), &seeds, now).unwrap();
-                seeds.iter().for_each(|seed| model.admit(seed.as_str().to_owned()));
+                frontier.submit(CRAWLS[crawl].0, spec_of(crawl), &seeds, now).unwrap();
+                model.submit(crawl, &seeds);
             }
+            Step::Steer { crawl, wish } => {
+                assert!(frontier.steer(CRAWLS[crawl].0, wish, now));
+                model.steer(crawl, wish);
+            }
+            Step::Release { inmate, how } => release(&mut frontier, &mut model, inmate, how, now),
             Step::Lease { worker, hosts, extend } => {
                 lease(&mut frontier, &mut model, worker, hosts, extend, now);
             }
@@ -382,6 +520,7 @@ fn check<S: Store>(store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
             }
         }
         frontier.commit(now).unwrap();
+        model.settle();
         compare(&frontier, &model);
     }
     drain(frontier, model, now);
@@ -399,7 +538,9 @@ fn lease<S: Store>(
     extend: bool,
     now: Moment,
 ) {
-    let open = model.open_hosts(now);
+    // The wait is between a crawl's own delay and the longest.
+    let may = model.open_hosts(now, |crawl| CRAWLS[crawl].1).len();
+    let must = model.open_hosts(now, |_| CRAWLS[1].1).len();
     let held = model.history.iter().filter(|lent| extend && lent.worker == worker);
     let extend: Vec<HostRef> =
         held.map(|lent| lent.at).collect::<BTreeSet<_>>().into_iter().collect();
@@ -407,11 +548,30 @@ fn lease<S: Store>(
     let request = LeaseRequest { worker: worker_name(worker), hosts, extend, crawl: None };
     let batches = frontier.lease(&request, now).unwrap();
     if asked_again == 0 {
-        assert_eq!(batches.len(), hosts.min(open.len()), "due hosts {open:?} are lent on demand");
+        let lent = hosts.min(must)..=hosts.min(may);
+        assert!(lent.contains(&batches.len()), "due hosts are lent on demand: {batches:?}");
     }
     for batch in &batches {
         model.lend(batch, worker, now);
     }
+}
+
+fn release<S: Store>(
+    frontier: &mut Frontier<S>,
+    model: &mut Model,
+    inmate: usize,
+    how: Release,
+    now: Moment,
+) {
+    let inmates = model.urls.iter().filter(|(_, entry)| entry.doing == Doing::Quarantined);
+    let inmates: Vec<(usize, String)> = inmates.map(|(url, _)| url.clone()).collect();
+    let Some(inmate) = inmate.checked_rem(inmates.len()).map(|index| &inmates[index]) else {
+        return;
+    };
+    let url: CrawlUrl = inmate.1.parse().unwrap();
+    let at = frontier.locate(inmate.0 as u32 + 1, &url).unwrap().unwrap();
+    assert!(frontier.release(at, &url.id(), how, now).unwrap(), "{url} is in quarantine");
+    model.release(inmate, how);
 }
 
 fn report<S: Store>(
@@ -451,31 +611,48 @@ fn report<S: Store>(
 }
 
 /// The frontier's counts are those of the model, and a crawl is finished exactly
-/// when nothing is open.
+/// when nothing is open, or it was stopped.
 fn compare<S: Store>(frontier: &Frontier<S>, model: &Model) {
-    let status = frontier.status(Some("c")).remove(0);
-    let waiting = model.count(|doing| matches!(doing, Doing::Waiting { .. }));
-    let lent = model.count(|doing| matches!(doing, Doing::Lent { .. }));
-    let done = model.count(|doing| *doing == Doing::Done);
-    assert_eq!((status.queued, status.leased), (waiting, lent));
-    assert_eq!(status.discovered, waiting + lent + done);
-    assert_eq!(status.outcomes.iter().map(|(_, count)| count).sum::<u64>(), done);
-    let open = waiting + lent > 0;
-    assert_eq!(status.finish == Finish::Running, open, "{status:?}");
-    let busy: BTreeSet<&str> = model
-        .urls
-        .iter()
-        .filter(|(_, entry)| matches!(entry.doing, Doing::Lent { .. }))
-        .map(|(url, _)| host_of(url))
-        .collect();
-    assert_eq!(status.hosts_busy, busy.len() as u64);
+    for (crawl, (name, _)) in CRAWLS.iter().enumerate() {
+        let status = frontier.status(Some(name)).remove(0);
+        let waiting = model.count(crawl, |doing| matches!(doing, Doing::Waiting { .. }));
+        let lent = model.count(crawl, |doing| matches!(doing, Doing::Lent { .. }));
+        let ended = model.count(crawl, |doing| matches!(doing, Doing::Done | Doing::Quarantined));
+        let inmates = model.count(crawl, |doing| *doing == Doing::Quarantined);
+        assert_eq!((status.queued, status.leased), (waiting, lent));
+        assert_eq!(status.discovered, waiting + lent + ended);
+        assert_eq!(status.outcomes.iter().map(|(_, count)| count).sum::<u64>(), ended);
+        let quarantined = frontier.quarantined(crawl as u32 + 1, &[], 100).unwrap();
+        assert_eq!(quarantined.len() as u64, inmates);
+        let state = ModelCrawl { finish: status.finish, wish: status.wish };
+        assert_eq!(state, model.crawls[crawl], "{status:?}");
+        let busy: BTreeSet<&str> = model
+            .urls
+            .iter()
+            .filter(|((of, _), entry)| *of == crawl && matches!(entry.doing, Doing::Lent { .. }))
+            .map(|((_, url), _)| host_of(url))
+            .collect();
+        assert_eq!(status.hosts_busy, busy.len() as u64);
+    }
+    for worker in 0..WORKERS {
+        let mut recalled = frontier.recalled(&worker_name(worker));
+        recalled.sort_unstable();
+        let unwanted = |crawl: usize| model.crawls[crawl].wish != Wish::Run;
+        assert_eq!(recalled, model.tokens(|crawl, w| w == worker && unwanted(crawl)));
+    }
 }
 
-/// Whatever happened, a crawl ends when its URLs are fetched.
+/// Whatever happened, crawls end when they may go on and their URLs are fetched.
 fn drain<S: Store>(mut frontier: Frontier<S>, mut model: Model, mut now: Moment) {
-    for _ in 0..300 {
-        if frontier.status(Some("c"))[0].finish != Finish::Running {
-            compare(&frontier, &model);
+    for (crawl, (name, _)) in CRAWLS.iter().enumerate() {
+        frontier.steer(name, Wish::Run, now);
+        model.steer(crawl, Wish::Run);
+    }
+    for _ in 0..600 {
+        frontier.commit(now).unwrap();
+        model.settle();
+        compare(&frontier, &model);
+        if model.crawls.iter().all(|crawl| crawl.finish != Finish::Running) {
             return;
         }
         lease(&mut frontier, &mut model, 0, HOSTS, false, now);
@@ -487,10 +664,8 @@ fn drain<S: Store>(mut frontier: Frontier<S>, mut model: Model, mut now: Moment)
         now = now + Duration::from_secs(3);
         frontier.expire(now).unwrap();
         model.expire(now);
-        frontier.commit(now).unwrap();
-        compare(&frontier, &model);
     }
-    panic!("the crawl does not end");
+    panic!("the crawls do not end");
 }
 
 proptest! {
