@@ -6,20 +6,28 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use trawl_master::{
     api::WorkerApi,
-    crawl::{Crawls, Owner, PageSettings, Submission},
+    crawl::{CrawlError, Crawls, Owner, PageSettings, Submission},
     frontier::{CrawlStatus, Frontier, Limits},
-    store::memory::MemoryStore,
+    store::{
+        rows::{Finish, Wish},
+        sled::SledStore,
+    },
+    workers::WorkerState,
 };
 use trawl_proto::v1::worker_server::WorkerServer;
 use trawl_shared::{
@@ -31,7 +39,7 @@ use trawl_shared::{
 use trawl_worker::{
     config::WorkerConfig,
     fetch::{Fetch, FetchError, Page},
-    master::{Channel, Master},
+    master::{Channel, Master, MasterError},
     pipeline,
 };
 
@@ -44,6 +52,12 @@ const PAGES: usize = 20;
 #[derive(Clone, Default)]
 struct Web {
     fetched: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Web {
+    fn counts(&self) -> BTreeMap<String, usize> {
+        self.fetched.lock().unwrap().clone()
+    }
 }
 
 impl Fetch for Web {
@@ -70,62 +84,130 @@ impl Fetch for Web {
     }
 }
 
-/// The master's service, with every Renew held up for as long as `delay` says of
-/// the how-manyth it is.
-fn channel(crawls: &Crawls, delay: fn(usize) -> Duration) -> Channel {
-    let service = WorkerServer::new(WorkerApi::new(crawls.clone(), Size::mib(64)));
-    let renewals = Arc::new(Mutex::new(0));
-    BoxCloneSyncService::new(service_fn(move |request: http::Request<Body>| {
-        let (service, renewals) = (service.clone(), Arc::clone(&renewals));
-        async move {
-            if request.uri().path().ends_with("/Renew") {
-                let count = {
-                    let mut renewals = renewals.lock().unwrap();
-                    *renewals += 1;
-                    *renewals
-                };
-                sleep(delay(count)).await;
+/// A master in this process, which can be stopped and started again.
+struct TestMaster {
+    crawls: Crawls,
+    stop: CancellationToken,
+    owner: JoinHandle<Result<(), CrawlError>>,
+}
+
+impl TestMaster {
+    /// A master on a data directory, in which it finds what a former one left.
+    fn start(dir: &Path) -> Self {
+        let limits = Limits { lease: LEASE, ..Limits::default() };
+        let store = SledStore::open(&dir.join("frontier"), Size::mib(1)).unwrap();
+        let instance = dir.display().to_string();
+        let (frontier, now) = Frontier::open(store, limits, &instance).unwrap();
+        let pages = PageSettings { directory: dir.join("pages"), segment: Size::mib(1) };
+        let (crawls, mailbox) = Crawls::mailbox(LEASE);
+        let stop = CancellationToken::new();
+        let owner = tokio::spawn(Owner::new(frontier, now, pages).run(mailbox, stop.clone()));
+        Self { crawls, stop, owner }
+    }
+
+    async fn submit(&self, spec: CrawlSpec, seeds: usize) {
+        let seeds = (0..seeds).map(|n| format!("http://a.example/{n}").parse().unwrap()).collect();
+        let submission = Submission { name: "c".into(), spec, seeds, take_up: false };
+        self.crawls.submit(submission).await.unwrap().unwrap();
+    }
+
+    async fn status(&self) -> CrawlStatus {
+        let overview = self.crawls.status(None, Duration::ZERO).await.unwrap().unwrap();
+        overview.crawls.into_iter().next().unwrap()
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.owner.await.unwrap().unwrap();
+    }
+}
+
+/// The way to a master, which may be away, and whose Renew may be held up for as long
+/// as `delay` says of the how-manyth it is.
+#[derive(Clone, Default)]
+struct Way {
+    crawls: Arc<Mutex<Option<Crawls>>>,
+    renewals: Arc<Mutex<usize>>,
+}
+
+impl Way {
+    fn to(crawls: &Crawls) -> Self {
+        let way = Self::default();
+        way.lead_to(Some(crawls));
+        way
+    }
+
+    fn lead_to(&self, crawls: Option<&Crawls>) {
+        *self.crawls.lock().unwrap() = crawls.cloned();
+    }
+
+    fn channel(&self, delay: fn(usize) -> Duration) -> Channel {
+        let way = self.clone();
+        BoxCloneSyncService::new(service_fn(move |request: http::Request<Body>| {
+            let way = way.clone();
+            async move {
+                if request.uri().path().ends_with("/Renew") {
+                    let count = {
+                        let mut renewals = way.renewals.lock().unwrap();
+                        *renewals += 1;
+                        *renewals
+                    };
+                    sleep(delay(count)).await;
+                }
+                let crawls = way.crawls.lock().unwrap().clone();
+                let crawls = crawls.ok_or_else(|| Status::unavailable("nobody is there"))?;
+                let service = WorkerServer::new(WorkerApi::new(crawls, Size::mib(64)));
+                service.oneshot(request).await.map_err(|never| match never {})
             }
-            service.oneshot(request).await.map_err(|never| match never {})
-        }
-    }))
+        }))
+    }
+
+    /// A worker at the end of this way, until it is stopped.
+    fn worker(
+        &self,
+        web: &Web,
+        delay: fn(usize) -> Duration,
+        stop: &CancellationToken,
+    ) -> JoinHandle<Result<(), MasterError>> {
+        let fetcher = web.clone();
+        tokio::spawn(pipeline::run(
+            Master::new(self.channel(delay), "w", 32),
+            WorkerConfig::new("w".into()),
+            Arc::new(move |_: &CrawlSpec| Ok(fetcher.clone())),
+            stop.clone(),
+        ))
+    }
+}
+
+fn spec(delay: Span) -> CrawlSpec {
+    CrawlSpec { robots: RobotsPolicy::Ignore, delay, ..CrawlSpec::default() }
 }
 
 /// Crawls the twenty pages of a host from so many seeds, with this delay, and renewals
-/// held up so. Returns where the
-/// crawl stood when it had ended, and how often each page was fetched.
+/// held up so. Returns where the crawl stood when it had ended, and how often each page
+/// was fetched.
 async fn crawl(
     seeds: usize,
     host_delay: Span,
     delay: fn(usize) -> Duration,
 ) -> (CrawlStatus, BTreeMap<String, usize>) {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { lease: LEASE, ..Limits::default() };
-    let (frontier, now) = Frontier::open(MemoryStore::default(), limits, "test").unwrap();
-    let pages = PageSettings { directory: dir.path().join("pages"), segment: Size::mib(1) };
-    let (crawls, mailbox) = Crawls::mailbox(LEASE);
-    let stop = CancellationToken::new();
-    let owner = tokio::spawn(Owner::new(frontier, now, pages).run(mailbox, stop.clone()));
-    let spec =
-        CrawlSpec { robots: RobotsPolicy::Ignore, delay: host_delay, ..CrawlSpec::default() };
-    let seeds = (0..seeds).map(|n| format!("http://a.example/{n}").parse().unwrap()).collect();
-    let submission = Submission { name: "c".into(), spec, seeds, take_up: false };
-    crawls.submit(submission).await.unwrap().unwrap();
-
-    let web = Web::default();
-    let fetcher = web.clone();
-    let working = tokio::spawn(pipeline::run(
-        Master::new(channel(&crawls, delay), "w", 32),
-        WorkerConfig::new("w".into()),
-        Arc::new(move |_: &CrawlSpec| Ok(fetcher.clone())),
-        stop.clone(),
-    ));
-    let status = ended(&crawls).await;
+    let master = TestMaster::start(dir.path());
+    master.submit(spec(host_delay), seeds).await;
+    let (web, stop) = (Web::default(), CancellationToken::new());
+    let working = Way::to(&master.crawls).worker(&web, delay, &stop);
+    let status = ended(&master.crawls).await;
     stop.cancel();
     working.await.unwrap().unwrap();
-    owner.await.unwrap().unwrap();
-    let fetched = web.fetched.lock().unwrap().clone();
-    (status, fetched)
+    master.stop().await;
+    (status, web.counts())
+}
+
+/// Waits until so many pages were fetched.
+async fn fetched(web: &Web, pages: usize) {
+    while web.counts().len() < pages {
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Where the crawl stands when it has ended; an hour is more than it needs.
@@ -169,4 +251,111 @@ async fn a_lease_that_was_long_waited_for_is_not_old_when_it_comes() {
     assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
     assert_eq!((status.leases_expired, status.reports_stale), (0, 0));
     assert!(fetched.values().all(|count| *count == 1), "{fetched:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_goes_on_with_a_master_that_was_away_and_keeps_what_it_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = TestMaster::start(dir.path());
+    master.submit(spec(Span::secs(0)), PAGES).await;
+    let (web, stop) = (Web::default(), CancellationToken::new());
+    let way = Way::to(&master.crawls);
+    let working = way.worker(&web, |_| Duration::ZERO, &stop);
+    fetched(&web, 5).await;
+    way.lead_to(None);
+    master.stop().await;
+    // Shorter than the worker may act on what it holds, so that it goes on meanwhile.
+    sleep(Duration::from_secs(3)).await;
+    let master = TestMaster::start(dir.path());
+    way.lead_to(Some(&master.crawls));
+    let status = ended(&master.crawls).await;
+    assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
+    assert_eq!((status.leases_expired, status.reports_stale), (0, 0));
+    assert!(web.counts().values().all(|count| *count == 1), "{:?}", web.counts());
+    stop.cancel();
+    working.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_forgets_what_another_data_directory_knew() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let master = TestMaster::start(first.path());
+    master.submit(spec(Span::secs(0)), 1).await;
+    let (web, stop) = (Web::default(), CancellationToken::new());
+    let way = Way::to(&master.crawls);
+    let working = way.worker(&web, |_| Duration::ZERO, &stop);
+    fetched(&web, PAGES / 2).await;
+    way.lead_to(None);
+    master.stop().await;
+    // The same crawl under the same number: what the worker took for known is not, here.
+    let master = TestMaster::start(second.path());
+    master.submit(spec(Span::secs(0)), 1).await;
+    way.lead_to(Some(&master.crawls));
+    let status = ended(&master.crawls).await;
+    assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
+    stop.cancel();
+    working.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_crawl_rests_and_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = TestMaster::start(dir.path());
+    master.submit(spec(Span::secs(0)), PAGES).await;
+    let (web, stop) = (Web::default(), CancellationToken::new());
+    let working = Way::to(&master.crawls).worker(&web, |_| Duration::ZERO, &stop);
+    fetched(&web, 5).await;
+    master.crawls.steer("c".into(), Wish::Pause).await.unwrap().unwrap();
+    // A heartbeat, and the fetch under way.
+    sleep(Duration::from_secs(8)).await;
+    let (at_rest, status) = (web.counts(), master.status().await);
+    assert_eq!((status.leased, status.finish), (0, Finish::Running));
+    assert_eq!(status.queued, (PAGES - at_rest.len()) as u64);
+    sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(web.counts(), at_rest, "nothing is fetched while it is paused");
+    master.crawls.steer("c".into(), Wish::Run).await.unwrap().unwrap();
+    let status = ended(&master.crawls).await;
+    assert_eq!((status.leases_expired, status.reports_stale), (0, 0));
+    assert!(web.counts().values().all(|count| *count == 1), "{:?}", web.counts());
+    stop.cancel();
+    working.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_drains_ends_what_it_has_and_works_again_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = TestMaster::start(dir.path());
+    master.submit(spec(Span::secs(1)), PAGES).await;
+    let (web, stop) = (Web::default(), CancellationToken::new());
+    let working = Way::to(&master.crawls).worker(&web, |_| Duration::ZERO, &stop);
+    fetched(&web, 1).await;
+    assert!(master.crawls.drain("w".into(), true).await.unwrap().is_some());
+    sleep(Duration::from_secs(60)).await;
+    let drained = web.counts();
+    let worker = master.crawls.workers().await.unwrap().remove(0);
+    assert_eq!((worker.state, worker.urls), (WorkerState::Drained, 0));
+    assert!(drained.len() < PAGES, "{drained:?}");
+    assert_eq!(master.status().await.leases_expired, 0);
+    master.crawls.drain("w".into(), false).await.unwrap();
+    ended(&master.crawls).await;
+    assert!(web.counts().values().all(|count| *count == 1), "{:?}", web.counts());
+    stop.cancel();
+    working.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_ends_when_another_takes_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = TestMaster::start(dir.path());
+    master.submit(spec(Span::secs(0)), PAGES).await;
+    let (web, stop) = (Web::default(), CancellationToken::new());
+    let way = Way::to(&master.crawls);
+    let first = way.worker(&web, |_| Duration::ZERO, &stop);
+    fetched(&web, 3).await;
+    let second = way.worker(&web, |_| Duration::ZERO, &stop);
+    assert!(matches!(first.await.unwrap(), Err(MasterError::Replaced(_))));
+    let status = ended(&master.crawls).await;
+    assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
+    stop.cancel();
+    second.await.unwrap().unwrap();
 }

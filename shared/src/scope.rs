@@ -30,7 +30,7 @@ pub enum ScopeKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Not where the seeds are.
-    #[error("outside the crawl's scope {0:?}")]
+    #[error("it is not on {}", .0.bound())]
     Outside(ScopeKind),
     /// Include patterns are given, and none matches.
     #[error("no include pattern matches")]
@@ -60,6 +60,16 @@ pub struct Scope {
 }
 
 impl ScopeKind {
+    /// What keeps a URL in, in words.
+    fn bound(self) -> &'static str {
+        match self {
+            Self::Host => "the host of a seed (scope host)",
+            Self::Domain => "the registrable domain of a seed (scope domain)",
+            Self::Prefix => "the host and below the directory of a seed (scope prefix)",
+            Self::Any => "the web (scope any)",
+        }
+    }
+
     /// What of a seed the scope hangs on; none for [`ScopeKind::Any`].
     pub fn anchor(self, seed: &CrawlUrl) -> Option<String> {
         match self {

@@ -238,8 +238,8 @@ impl<F: Fetch> Lane<F> {
                 Ok(rules) => {
                     leased.host_delay = Some(rules.crawl_delay().unwrap_or_default());
                     delay = delay.max(rules.crawl_delay().unwrap_or_default());
-                    if !rules.allowed(&url) {
-                        let detail = "disallowed by robots.txt".to_owned();
+                    if let Some(line) = rules.forbidden_by(&url) {
+                        let detail = format!("disallowed by robots.txt: {line}");
                         let kind = FailureKind::Disallowed;
                         return Some(self.account.failure(&leased, &url, kind, detail, None));
                     }

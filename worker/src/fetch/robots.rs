@@ -53,6 +53,16 @@ impl Rules {
         self.0.is_allowed(url.path_and_query())
     }
 
+    /// The line that forbids a URL of the rules' host, if it is not allowed.
+    pub fn forbidden_by(&self, url: &CrawlUrl) -> Option<String> {
+        let rule = self.0.matching_rule(url.path_and_query());
+        if self.allowed(url) {
+            return None;
+        }
+        let pattern = rule.map_or("/", |rule| rule.pattern());
+        Some(format!("Disallow: {pattern} (for {})", self.0.user_agent()))
+    }
+
     /// The wait between two fetches that the host asks for, at most a day.
     pub fn crawl_delay(&self) -> Option<Duration> {
         self.0.crawl_delay().map(|delay| delay.min(WAIT_MAX))
@@ -276,6 +286,16 @@ mod tests {
     }
 
     const ROBOTS: &str = "http://site.example/robots.txt";
+
+    #[test]
+    fn the_line_that_forbids_a_url_is_told() {
+        let text = b"User-agent: *\nDisallow: /p\nAllow: /public\n";
+        let rules = Rules::parse(text, "trawl");
+        let line = |path| rules.forbidden_by(&format!("http://a.example{path}").parse().unwrap());
+        assert_eq!(line("/private").as_deref(), Some("Disallow: /p (for *)"));
+        assert_eq!(line("/public"), None);
+        assert_eq!(line("/"), None);
+    }
 
     async fn rules(
         pages: Vec<(&'static str, Result<Page, FetchError>)>,
