@@ -11,6 +11,7 @@ mod options;
 mod page;
 mod render;
 mod roles;
+mod source;
 mod tables;
 
 use std::{io::ErrorKind, process::ExitCode};

@@ -1,15 +1,27 @@
-//! Printing a stored page.
+//! Printing a stored page, from a data directory or from a master that runs.
 
-use std::{
-    io::{Write, stdout},
-    path::PathBuf,
-};
+use std::io::{Write, stdout};
 
 use clap::{Args, ValueEnum};
-use trawl_master::archive::{Archive, ArchiveError, Found};
-use trawl_shared::{untrusted::Untrusted, url::CrawlUrl};
+use tonic::Status;
+use trawl_master::{
+    archive::{Archive, ArchiveError, Found},
+    pages::StoredPage,
+};
+use trawl_proto::v1::{PagePart, PageRequest, page_part::Part};
+use trawl_shared::{
+    untrusted::Untrusted,
+    url::CrawlUrl,
+    warc::{Lengths, RECORD_BYTES_MAX},
+};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    connect::MasterArgs,
+    exit::{Exit, Failure},
+    operate::Operator,
+    roles::runtime,
+    source::{Source, SourceArgs, Unreceived},
+};
 
 #[derive(Args, Debug)]
 pub(crate) struct PageArgs {
@@ -17,13 +29,8 @@ pub(crate) struct PageArgs {
     #[arg(value_name = "URL")]
     url: String,
 
-    /// The data directory of the crawl
-    #[arg(long, value_name = "DIR", default_value = "trawl-data")]
-    data: PathBuf,
-
-    /// The crawl, if the data directory holds several
-    #[arg(long, value_name = "NAME")]
-    crawl: Option<String>,
+    #[command(flatten)]
+    source: SourceArgs,
 
     /// What of the page to print
     #[arg(long, value_enum, default_value = "body")]
@@ -44,14 +51,11 @@ enum ShowOption {
 pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
     let url = CrawlUrl::parse(&args.url)
         .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(&args.url))))?;
-    let archive = Archive::open(&args.data)?;
-    let crawl = archive.crawl(args.crawl.as_deref())?;
-    let page = match archive.find(&crawl, &url)? {
-        Found::Page(page) => page,
-        Found::Unknown => return Err(absent(&url, "the crawl never heard of it")),
-        Found::Pending => return Err(absent(&url, "it is still waiting to be fetched")),
-        Found::Ended(detail) => return Err(absent(&url, &Untrusted(&detail).to_string())),
-    };
+    let crawl = args.source.crawl.as_deref();
+    let page = match args.source.open()? {
+        Source::Archive(archive) => from_archive(&archive, crawl, &url),
+        Source::Master(master) => runtime()?.block_on(from_master(&master, crawl, &url)),
+    }?;
     let mut out = stdout().lock();
     match args.show {
         ShowOption::Body => {
@@ -75,8 +79,69 @@ pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+fn from_archive(
+    archive: &Archive,
+    crawl: Option<&str>,
+    url: &CrawlUrl,
+) -> Result<StoredPage, Failure> {
+    let crawl = archive.crawl(crawl)?;
+    match archive.find(&crawl, url)? {
+        Found::Page(page) => Ok(page),
+        Found::Unknown => Err(absent(url, "the crawl never heard of it")),
+        Found::Pending => Err(absent(url, "it is still waiting to be fetched")),
+        Found::Ended(detail) => Err(absent(url, &Untrusted(&detail).to_string())),
+    }
+}
+
 fn absent(url: &CrawlUrl, why: &str) -> Failure {
     Failure::new(Exit::Failed, format!("there is no page {url}: {why}"))
+}
+
+async fn from_master(
+    master: &MasterArgs,
+    crawl: Option<&str>,
+    url: &CrawlUrl,
+) -> Result<StoredPage, Failure> {
+    let master = &Operator::new(master)?;
+    let crawl = crawl.unwrap_or_default().to_owned();
+    let request = PageRequest { url: url.as_str().to_owned(), crawl };
+    let parts = master.ask(async |mut control| control.page(request).await).await;
+    let mut parts = parts?;
+    let (lengths, records) =
+        read_parts(async || parts.message().await).await.map_err(|error| error.failure(master))?;
+    Ok(StoredPage::received(records, lengths, &format!("what {} sent", master.url)))
+}
+
+/// Reads a page's records, which must be as long as was announced.
+async fn read_parts(
+    mut next: impl AsyncFnMut() -> Result<Option<PagePart>, Status>,
+) -> Result<(Lengths, Vec<u8>), Unreceived> {
+    let first = next().await?.and_then(|part| part.part);
+    let Some(Part::Lengths(lengths)) = first else {
+        return Err(Unreceived::NotWhole("it does not begin with its lengths"));
+    };
+    let lengths = Lengths {
+        response: lengths.response,
+        request: lengths.request,
+        metadata: lengths.metadata,
+    };
+    if lengths.total() > RECORD_BYTES_MAX {
+        return Err(Unreceived::NotWhole("it is longer than any page"));
+    }
+    let mut records = Vec::new();
+    while let Some(part) = next().await? {
+        let Some(Part::Chunk(chunk)) = part.part else {
+            return Err(Unreceived::NotWhole("a part of it has no bytes"));
+        };
+        records.extend_from_slice(&chunk);
+        if records.len() as u64 > lengths.total() {
+            return Err(Unreceived::NotWhole("it is longer than it says"));
+        }
+    }
+    if records.len() as u64 != lengths.total() {
+        return Err(Unreceived::NotWhole("it is shorter than it says"));
+    }
+    Ok((lengths, records))
 }
 
 impl From<ArchiveError> for Failure {
@@ -86,5 +151,47 @@ impl From<ArchiveError> for Failure {
             _ => Exit::DataDir,
         };
         Self::caused(exit, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trawl_proto::v1::RecordLengths;
+
+    use super::*;
+
+    const LENGTHS: Part = Part::Lengths(RecordLengths { response: 3, request: 2, metadata: 1 });
+
+    fn chunk(bytes: &'static [u8]) -> Part {
+        Part::Chunk(bytes.into())
+    }
+
+    async fn read(parts: Vec<Part>) -> Result<(Lengths, Vec<u8>), Unreceived> {
+        let mut parts = parts.into_iter();
+        read_parts(async || Ok(parts.next().map(|part| PagePart { part: Some(part) }))).await
+    }
+
+    #[tokio::test]
+    async fn a_page_is_whole_when_it_is_as_long_as_it_says() {
+        let (lengths, records) = read(vec![LENGTHS, chunk(b"abcd"), chunk(b"ef")]).await.unwrap();
+        assert_eq!(lengths, Lengths { response: 3, request: 2, metadata: 1 });
+        assert_eq!(records, b"abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_length_is_not_whole() {
+        let huge = RecordLengths { response: u32::MAX, request: 2, metadata: 1 };
+        for (parts, why) in [
+            (vec![], "begin"),
+            (vec![chunk(b"abcdef")], "begin"),
+            (vec![LENGTHS], "shorter"),
+            (vec![LENGTHS, chunk(b"abcde")], "shorter"),
+            (vec![LENGTHS, chunk(b"abcde"), chunk(b"fg")], "longer than it says"),
+            (vec![LENGTHS, LENGTHS], "no bytes"),
+            (vec![Part::Lengths(huge)], "longer than any"),
+        ] {
+            let error = read(parts).await.unwrap_err();
+            assert!(format!("{error:?}").contains(why), "{error:?}");
+        }
     }
 }

@@ -188,7 +188,8 @@ pub fn place(url: &CrawlUrl, known: Option<UrlState>) -> Result<Place, Status> {
         Some(UrlState::Ended(row)) => row.detail,
         None => "the crawl never heard of it".to_owned(),
     };
-    Err(Status::not_found(format!("there is no page {url}: {why}")))
+    // Not found is what a crawl is that was named wrongly.
+    Err(Status::failed_precondition(format!("there is no page {url}: {why}")))
 }
 
 /// The records of the page at `place`, as they were put away. A chunk is read when

@@ -260,9 +260,13 @@ fn a_url_without_a_page_has_a_reason() {
     assert_eq!(super::place(&url, Some(fetched(place.encode().into()))).unwrap(), place);
     let ended = EndedRow { detail: "no such host".into(), ..EndedRow::default() };
     for (known, code, text) in [
-        (None, Code::NotFound, "the crawl never heard of it"),
-        (Some(UrlState::Pending(Vec::new())), Code::NotFound, "it is still waiting to be fetched"),
-        (Some(UrlState::Ended(ended)), Code::NotFound, "no such host"),
+        (None, Code::FailedPrecondition, "the crawl never heard of it"),
+        (
+            Some(UrlState::Pending(Vec::new())),
+            Code::FailedPrecondition,
+            "it is still waiting to be fetched",
+        ),
+        (Some(UrlState::Ended(ended)), Code::FailedPrecondition, "no such host"),
         (Some(fetched(Vec::new())), Code::DataLoss, "the page's place cannot be read"),
     ] {
         let status = super::place(&url, known).unwrap_err();

@@ -1,0 +1,132 @@
+//! Where stored pages are read: at a running master, or in a data directory that no
+//! master runs on.
+
+use std::{env, io, path::PathBuf};
+
+use clap::Args;
+use tonic::Status;
+use trawl_master::archive::Archive;
+
+use crate::{
+    connect::{Credentials, MasterArgs},
+    exit::{Exit, Failure},
+    operate::Operator,
+};
+
+/// Names the master to ask, unless the command line says where to read.
+const MASTER_VARIABLE: &str = "TRAWL_MASTER";
+
+#[derive(Args, Debug)]
+pub(crate) struct SourceArgs {
+    /// The crawl, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) crawl: Option<String>,
+
+    /// The data directory of the crawl, while no master runs on it [default: trawl-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "master")]
+    data: Option<PathBuf>,
+
+    /// The running master that has the crawl, such as https://master.example:7070
+    /// [env: TRAWL_MASTER, unless --data is given]
+    #[arg(long, value_name = "URL", help_heading = "Master")]
+    master: Option<String>,
+
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// Where pages are read.
+pub(crate) enum Source {
+    /// In a data directory.
+    Archive(Archive),
+    /// At a master.
+    Master(MasterArgs),
+}
+
+/// Why what a master sent could not be received.
+#[derive(Debug)]
+pub(crate) enum Unreceived {
+    /// The master, or the way to it, broke off.
+    Broken(Status),
+    /// It ended early, or is otherwise not what it says.
+    NotWhole(&'static str),
+    /// It could not be written down.
+    Unwritten(io::Error),
+}
+
+impl SourceArgs {
+    /// What is to be read from.
+    ///
+    /// # Errors
+    /// If the data directory cannot be read.
+    pub(crate) fn open(&self) -> Result<Source, Failure> {
+        if let Some(master) = self.master(env::var(MASTER_VARIABLE).ok()) {
+            let credentials = self.credentials.clone();
+            return Ok(Source::Master(MasterArgs { master, credentials }));
+        }
+        let data = self.data.clone().unwrap_or_else(|| "trawl-data".into());
+        Ok(Source::Archive(Archive::open(&data)?))
+    }
+
+    /// The master that is meant, if one is. The command line wins over the environment.
+    fn master(&self, variable: Option<String>) -> Option<String> {
+        match (&self.master, &self.data) {
+            (Some(master), _) => Some(master.clone()),
+            (None, Some(_)) => None,
+            (None, None) => variable.filter(|url| !url.is_empty()),
+        }
+    }
+}
+
+impl Unreceived {
+    /// As the end of the program.
+    pub(crate) fn failure(self, master: &Operator) -> Failure {
+        match self {
+            Self::Broken(status) => master.failure(&status),
+            Self::NotWhole(how) => {
+                Failure::new(Exit::Failed, format!("what the master sent is not whole: {how}"))
+            }
+            Self::Unwritten(error) => error.into(),
+        }
+    }
+}
+
+impl From<Status> for Unreceived {
+    fn from(status: Status) -> Self {
+        Self::Broken(status)
+    }
+}
+
+impl From<io::Error> for Unreceived {
+    fn from(error: io::Error) -> Self {
+        Self::Unwritten(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        source: SourceArgs,
+    }
+
+    fn master(words: &[&str], variable: Option<&str>) -> Option<String> {
+        let line = Line::try_parse_from([&["trawl"], words].concat()).unwrap();
+        line.source.master(variable.map(str::to_owned))
+    }
+
+    #[test]
+    fn what_is_typed_wins_over_the_environment() {
+        let given = Some("http://given:1");
+        assert_eq!(master(&[], None), None);
+        assert_eq!(master(&[], Some("")), None);
+        assert_eq!(master(&[], given).as_deref(), given);
+        assert_eq!(master(&["--data", "d"], given), None);
+        assert_eq!(master(&["--master", "http://typed:1"], given).unwrap(), "http://typed:1");
+    }
+}
