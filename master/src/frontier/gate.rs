@@ -20,6 +20,8 @@ pub(super) struct Gate {
     freed_at: Option<Moment>,
     /// The crawl that has it lent.
     holder: Option<u32>,
+    /// The crawl that had it last.
+    last: Option<u32>,
     /// The crawls that have it in memory.
     crawls: BTreeSet<u32>,
 }
@@ -69,6 +71,7 @@ impl<S: Store> Frontier<S> {
     pub(super) fn free_host(&mut self, at: HostRef, now: Moment) {
         if let Some(gate) = self.gates.get_mut(&at.host) {
             gate.holder = None;
+            gate.last = Some(at.crawl);
         }
         self.host_visited(at, now);
     }
@@ -98,7 +101,18 @@ impl<S: Store> Frontier<S> {
         Some(gate.freed_at.map_or(Moment(0), |freed_at| freed_at + self.host_delay(at)))
     }
 
-    /// Whether another crawl has the host, or waits for it and could use it.
+    /// Whose turn it is at a host that a crawl could have: another's, if that one had
+    /// it last and the other could have it as well.
+    pub(super) fn turn_at(&self, at: HostRef, now: Moment) -> HostRef {
+        let had_it_last = self.gates.get(&at.host).is_some_and(|gate| gate.last == Some(at.crawl));
+        let could = |other: &HostRef| {
+            let ready = self.hosts.get(other).and_then(|host| host.ready);
+            ready.is_some_and(|ready| ready <= now)
+        };
+        if had_it_last { self.others(at).find(could).unwrap_or(at) } else { at }
+    }
+
+    /// Whether another crawl waits for the host and could use it.
     pub(super) fn is_wanted_elsewhere(&self, at: HostRef) -> bool {
         self.others(at).next().is_some()
     }

@@ -840,6 +840,25 @@ fn a_host_is_lent_to_one_crawl_at_a_time_and_they_take_turns() {
 }
 
 #[test]
+fn a_crawl_with_many_hosts_does_not_keep_another_from_the_one_that_they_share() {
+    let of_c: Vec<String> = (0..40).map(|n| format!("http://a.example/c{n}")).collect();
+    let of_d: Vec<String> = (0..4).map(|n| format!("http://a.example/d{n}")).collect();
+    let others: Vec<String> = (0..40).map(|n| format!("http://h{n}.example/")).collect();
+    let seeds = |urls: &[String]| urls.iter().map(|url| url.parse().unwrap()).collect::<Vec<_>>();
+    let mut frontier = frontier(spec(), &[]);
+    frontier.submit("c", spec(), &seeds(&[of_c, others].concat()), Moment(0)).unwrap();
+    frontier.submit("d", spec(), &seeds(&of_d), Moment(0)).unwrap();
+    let mut turns = Vec::new();
+    for secs in (0..8).step_by(2) {
+        let lent = lend(&mut frontier, secs);
+        let shared = lent.iter().filter(|batch| batch.host_key == "http://a.example");
+        turns.extend(shared.map(|batch| batch.at.crawl));
+        answer(&mut frontier, &lent, &[], secs + 1);
+    }
+    assert_eq!(turns, [1, 2, 1, 2]);
+}
+
+#[test]
 fn a_host_waits_for_the_longest_delay_of_those_who_want_it() {
     let mut frontier = frontier(spec(), &["http://a.example/1"]);
     let slow = CrawlSpec { delay: Span::secs(20), ..spec() };

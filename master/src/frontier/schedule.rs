@@ -180,7 +180,8 @@ impl<S: Store> Frontier<S> {
             .filter(|(number, _)| only.is_none_or(|only| only == **number))
             .find_map(|(number, crawl)| Some((*number, due(crawl)?)))?;
         self.turn = number;
-        Some(HostRef { crawl: number, host })
+        let at = HostRef { crawl: number, host };
+        Some(if only.is_some() { at } else { self.turn_at(at, now) })
     }
 
     /// Whether a worker that asks for this very host may have more of it: it holds

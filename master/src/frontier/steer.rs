@@ -14,7 +14,8 @@ impl<S: Store> Frontier<S> {
             return false;
         };
         let was_stopped = crawl.row.finish == Finish::Stopped as i32;
-        if !crawl.is_running() && !(was_stopped && wish == Wish::Run) {
+        let goes_on = was_stopped && wish == Wish::Run;
+        if !crawl.is_running() && !goes_on {
             return true;
         }
         // Time in which it was not wanted is not counted as running.
