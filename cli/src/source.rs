@@ -26,7 +26,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "master")]
     data: Option<PathBuf>,
 
-    /// The running master that has the crawl, such as https://master.example:7070
+    /// The running master that has the crawl, such as `https://master.example:7070`
     /// [env: TRAWL_MASTER, unless --data is given]
     #[arg(long, value_name = "URL", help_heading = "Master")]
     master: Option<String>,
