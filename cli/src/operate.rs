@@ -25,7 +25,7 @@ use clap::Subcommand;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 use trawl_proto::v1::Wish;
-use trawl_shared::untrusted::Untrusted;
+use trawl_shared::{units::Span, untrusted::Untrusted};
 
 use crate::{
     connect::{Control, MasterArgs},
@@ -148,11 +148,28 @@ impl Operator {
     }
 }
 
-/// A duration in words, not more exact than people want it.
-fn ago(millis: u64) -> String {
-    let span = match millis {
-        0..10_000 => millis,
-        _ => millis / 1000 * 1000,
+/// A duration as people want it: not more exact than it is worth.
+fn about(millis: u64) -> String {
+    let unit = match millis {
+        0..1_000 => 1,
+        1_000..3_600_000 => 1_000,
+        _ => 60_000,
     };
-    trawl_shared::units::Span::millis(span).to_string()
+    exactly(millis / unit * unit)
+}
+
+/// A duration with its units.
+fn exactly(millis: u64) -> String {
+    Span::millis(millis).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_as_exact_as_people_want_them() {
+        let told = [308, 9_999, 90_061, 7_261_001].map(about);
+        assert_eq!(told, ["308ms", "9s", "1m 30s", "2h 1m"]);
+    }
 }

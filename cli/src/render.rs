@@ -211,7 +211,8 @@ pub(crate) fn errors(status: &CrawlStatus) -> u64 {
     failed.filter_map(|class| status.outcomes.get(class.word())).sum()
 }
 
-fn class_text(class: Class) -> &'static str {
+/// What became of URLs of this class.
+pub(crate) fn class_text(class: Class) -> &'static str {
     match class {
         Class::Ok => "ok (2xx)",
         Class::Redirect => "redirects (3xx)",

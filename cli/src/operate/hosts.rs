@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trawl_proto::v1::{HostStatus, HostsReply, HostsRequest};
 use trawl_shared::untrusted::Untrusted;
 
-use super::{Operator, ago};
+use super::{Operator, about, exactly};
 use crate::{
     connect::MasterArgs,
     exit::{Exit, Failure},
@@ -64,11 +64,11 @@ fn as_text(reply: &HostsReply) -> String {
             host.queued.to_string(),
             host.leased.to_string(),
             host.pages.to_string(),
-            ago(host.delay_ms),
+            exactly(host.delay_ms),
             match host.due_ms {
                 None => "lent".to_owned(),
                 Some(0) => "now".to_owned(),
-                Some(millis) => format!("in {}", ago(millis)),
+                Some(millis) => format!("in {}", about(millis)),
             },
             Untrusted(&host.worker).to_string(),
         ]);

@@ -1,6 +1,6 @@
 //! `trawl quarantine`.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 use trawl_proto::v1::{QuarantineRequest, QuarantinedUrl, ReleaseRequest};
 use trawl_shared::untrusted::Untrusted;
@@ -43,9 +43,10 @@ struct ListArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("which").required(true).args(["urls", "all"]))]
 struct ReleaseArgs {
     /// The URLs
-    #[arg(value_name = "URL", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "URL")]
     urls: Vec<String>,
 
     /// All that are in quarantine

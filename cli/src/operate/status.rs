@@ -283,8 +283,7 @@ mod tests {
             state: "finished".into(),
             reason: "complete".into(),
             discovered: 31,
-            outcomes: [("ok".into(), 20), ("client_error".into(), 10), ("disallowed".into(), 1)]
-                .into(),
+            outcomes: [("ok".into(), 20), ("client_error".into(), 10), ("robots".into(), 1)].into(),
             ran_ms: 2_000,
             troubles: vec![Trouble {
                 url: "http://a.example/\u{1b}[2J".into(),

@@ -35,9 +35,11 @@ fn told(name: &str, crawl: &CrawlStatus) -> String {
     match crawl.state.as_str() {
         "running" => format!("crawl \"{name}\" is running, {left} queued"),
         "paused" if crawl.leased > 0 => {
-            format!("crawl \"{name}\" is paused; {out} under way will still end")
+            format!("crawl \"{name}\" is paused; {out} still lent, to end or come back")
         }
-        "stopping" => format!("crawl \"{name}\" is stopping; {out} under way will still end"),
+        "stopping" => {
+            format!("crawl \"{name}\" is stopping; {out} still lent, to end or come back")
+        }
         "finished" => {
             format!("crawl \"{name}\" has finished: {}; {left} queued", crawl.reason)
         }

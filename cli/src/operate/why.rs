@@ -4,9 +4,9 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use trawl_proto::v1::{WhyCrawl, WhyReply, WhyRequest};
-use trawl_shared::{units::Size, untrusted::Untrusted};
+use trawl_shared::{outcome::Class, units::Size, untrusted::Untrusted};
 
-use super::{Operator, ago};
+use super::{Operator, about};
 use crate::{
     connect::MasterArgs,
     exit::{Exit, Failure},
@@ -87,18 +87,19 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
     if let Some(due) = crawl.due_ms {
         tell(true, &|| match due {
             0 => "due now".to_owned(),
-            due => format!("due in {}", ago(due)),
+            due => format!("due in {}", about(due)),
         });
     }
     tell(!crawl.worker.is_empty(), &|| {
         let worker = Untrusted(&crawl.worker);
-        let left = ago(crawl.lease_left_ms);
+        let left = about(crawl.lease_left_ms);
         format!("lent to {worker} by lease {}, which ends in {left} unless renewed", crawl.token)
     });
     tell(crawl.status > 0, &|| format!("answered with status {}", crawl.status));
-    tell(!crawl.class.is_empty() && crawl.status == 0, &|| {
-        format!("ended as {}", crawl.class.replace('_', " "))
-    });
+    let class = Class::all().find(|class| class.word() == crawl.class);
+    if let Some(class) = class.filter(|_| crawl.status == 0) {
+        tell(true, &|| render::class_text(class).to_owned());
+    }
     tell(!crawl.detail.is_empty(), &|| Untrusted(&crawl.detail).to_string());
     tell(crawl.fetched_at_ms > 0, &|| format!("fetched at {}", moment(crawl.fetched_at_ms)));
     tell(!crawl.sha1.is_empty(), &|| format!("body's SHA-1 {}", crawl.sha1));

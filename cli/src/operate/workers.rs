@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trawl_proto::v1::{DrainRequest, WorkerStatus, WorkersRequest};
 use trawl_shared::{units::Size, untrusted::Untrusted};
 
-use super::{Operator, ago};
+use super::{Operator, about};
 use crate::{
     connect::MasterArgs,
     exit::{Exit, Failure},
@@ -84,8 +84,8 @@ fn as_text(workers: &[WorkerStatus]) -> String {
             worker.failures.to_string(),
             Size::bytes(worker.wire_bytes).to_string(),
             Size::bytes(worker.outbox_bytes).to_string(),
-            ago(worker.joined_ms),
-            ago(worker.heard_ms),
+            about(worker.joined_ms),
+            about(worker.heard_ms),
             Untrusted(&worker.version).to_string(),
             worker.address.clone(),
         ]);
