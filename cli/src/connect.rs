@@ -5,6 +5,11 @@
 //! call finds it broken, so a master may be away. When it cannot be made, the calls
 //! say why, in words for people.
 
+#![allow(
+    rustdoc::bare_urls,
+    reason = "these comments are the help text, which shows them as they are"
+)]
+
 use std::{
     error::Error,
     io,
