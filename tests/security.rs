@@ -30,6 +30,9 @@ use trawl_proto::v1::{
 /// Exit code when the master is away, or lets nobody in.
 const MASTER: i32 = 6;
 
+/// Bytes of a page that needs many messages.
+const LARGE: usize = 32 * 1024 * 1024;
+
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// `trawl status` with these options.
@@ -137,6 +140,27 @@ async fn a_port_that_is_taken() {
 }
 
 #[tokio::test]
+async fn a_data_directory_has_one_master_and_a_name_one_worker() {
+    let trawl = Trawl::new();
+    let master = trawl.master().serve().await;
+    let data = trawl.data().display().to_string();
+    trawl.master().done().await.expect(4).says(["in use", &data]);
+    let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]);
+    crawl.done().await.expect(4).says(["in use", &data]);
+
+    let worker = trawl.worker(&master.url).set("--name", "w").variable("TRAWL_LOG", "info");
+    let first = worker.start();
+    first.says_line("joined the master", secs(30)).await;
+    let second = worker.start();
+    second.says_line("joined the master", secs(30)).await;
+    let ended = first.done().await.expect(MASTER);
+    ended.says([master.url.as_str(), "another worker has joined under this name", "--name"]);
+    second.terminate();
+    second.done().await.expect(130);
+    status(&trawl, &master.url).done().await.expect(0);
+}
+
+#[tokio::test]
 async fn only_who_shows_the_token_is_let_in() {
     let site = Web::new().tree(15, ms(0)).serve().await;
     let trawl = Trawl::new();
@@ -235,20 +259,26 @@ async fn waiting_goes_on_across_a_masters_restart() {
 
 #[tokio::test]
 async fn a_crawl_over_mutual_tls() {
-    let site = Web::new().tree(60, ms(0)).serve().await;
+    let mut large = vec![0; LARGE];
+    fastrand::Rng::with_seed(7).fill(&mut large);
+    let large = Answer::bytes("application/octet-stream", large);
+    let site = Web::new().tree(60, ms(0)).answer("/large", large).serve().await;
     let trawl = Trawl::new();
     let pki = certificates(&trawl, "pki").await;
     let master = mutual_master(&trawl, &pki).await;
     let url = master.url.as_str();
     let worker = with_certificate(trawl.worker(url), &pki).start();
-    with_certificate(trawl.submit([site.url("/")], url), &pki).done().await.expect(0);
+    let submit = trawl.submit([site.url("/"), site.url("/large")], url);
+    with_certificate(submit.set("--body-limit", "32MiB"), &pki).done().await.expect(0);
     let wait = with_certificate(status(&trawl, url).set_flag("--wait"), &pki);
     wait.done().await.expect(0).says(["finished: complete"]);
     with_certificate(trawl.ask::<&str>("health", [], url), &pki).done().await.expect(0);
     worker.terminate();
     worker.done().await.expect(130);
     master.stop().await.expect(130);
-    assert_eq!(trawl.pages().await.count(), 60 + 7);
+    let pages = trawl.pages().await;
+    assert_eq!(pages.count(), 60 + 7 + 1);
+    assert_eq!(pages.of(&site.url("/large")).bytes, LARGE as u64);
 }
 
 #[tokio::test]
@@ -343,6 +373,10 @@ async fn health_and_reflection_answer_whoever_asks() {
         assert_eq!(reply.status().as_str_name(), "SERVING", "{service}");
     }
 
+    let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status().as_str_name(), "SERVING");
+
     let mut reflection = ServerReflectionClient::new(channel.clone());
     let list = ServerReflectionRequest {
         host: String::new(),
@@ -380,6 +414,12 @@ async fn health_and_reflection_answer_whoever_asks() {
         let refused = operators.status(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{authorization}");
     }
+
+    master.running.terminate();
+    assert_eq!(watch.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
+    // It does not wait for a watcher that stays.
+    master.running.done().await.expect(130);
+    trawl.ask::<&str>("health", [], &master.url).done().await.expect(MASTER);
 }
 
 #[tokio::test]

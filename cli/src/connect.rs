@@ -5,6 +5,11 @@
 //! call finds it broken, so a master may be away. When it cannot be made, the calls
 //! say why, in words for people.
 
+#![allow(
+    rustdoc::bare_urls,
+    reason = "these comments are the help text, which shows them as they are"
+)]
+
 use std::{
     error::Error,
     io,
@@ -357,5 +362,50 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     match inner {
         Some(inner) => Some(inner),
         None => error.source(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masters_url_is_scheme_host_and_port() {
+        for url in ["http://a.example", "https://a.example:7070/", "http://[::1]:7070"] {
+            assert!(master_uri(url).is_ok(), "{url}");
+        }
+        for url in ["", "a.example:7070", "http://", "http://a/b", "http://a/?b", "http://u:p@a"] {
+            let message = master_uri(url).unwrap_err().message;
+            assert!(message.contains("write it like http://127.0.0.1:7070"), "{url}: {message}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example", "10.0.0.1", "[::]", "0.0.0.0", "127.0.0.1.example"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_cause_within_an_io_error_is_found() {
+        let inner = FetchError::NoSuchHost { host: "a.example".into() };
+        let error = io::Error::other(io::Error::other(inner.clone()));
+        assert_eq!(find::<FetchError>(&error), Some(&inner));
+        assert_eq!(deepest(&error).to_string(), "no such host a.example");
+    }
+
+    #[test]
+    fn what_a_person_must_put_right_is_a_refusal_until_the_master_was_reached() {
+        let faults =
+            Faults { is_tls: true, has_certificate: false, was_reached: AtomicBool::new(false) };
+        let error = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert_eq!(faults.explain(&error).code(), tonic::Code::Unauthenticated);
+        assert_eq!(faults.explain(&io::Error::other("gone")).code(), tonic::Code::Unavailable);
+        faults.was_reached.store(true, Ordering::Relaxed);
+        assert_eq!(faults.explain(&error).code(), tonic::Code::Unavailable);
     }
 }

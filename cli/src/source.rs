@@ -1,6 +1,11 @@
 //! Where stored pages are read: at a running master, or in a data directory that no
 //! master runs on.
 
+#![allow(
+    rustdoc::bare_urls,
+    reason = "these comments are the help text, which shows them as they are"
+)]
+
 use std::{env, io, path::PathBuf};
 
 use clap::Args;

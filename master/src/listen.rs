@@ -120,7 +120,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes the port. Callers are refused by the system until [`Listener::serve`].
+    /// Takes the port. Callers are refused by the system until it serves.
     ///
     /// # Errors
     /// If it cannot be had, or must not be.

@@ -63,6 +63,23 @@ pub struct Ended {
     what: String,
 }
 
+/// Variables that a test sets for itself, and does not get from whoever runs it.
+const VARIABLES: [&str; 13] = [
+    "RUST_LOG",
+    "TRAWL_LOG",
+    "TRAWL_DATA",
+    "TRAWL_LISTEN",
+    "TRAWL_MASTER",
+    "TRAWL_TOKEN_FILE",
+    "TRAWL_TLS_CERT",
+    "TRAWL_TLS_KEY",
+    "TRAWL_CLIENT_CA",
+    "TRAWL_CA",
+    "TRAWL_CERT",
+    "TRAWL_KEY",
+    "SSL_CERT_FILE",
+];
+
 impl Trawl {
     /// A new data directory. It does not exist yet.
     #[expect(clippy::new_without_default, reason = "it makes a folder, which is no default")]
@@ -201,10 +218,11 @@ impl Command {
             program.arg(name).args(value);
         }
         let dead = "http://127.0.0.1:9";
+        for name in VARIABLES {
+            program.env_remove(name);
+        }
         let mut child = program
             .envs(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, dead)))
-            .env_remove("RUST_LOG")
-            .env_remove("TRAWL_LOG")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
             .stdin(Stdio::null())

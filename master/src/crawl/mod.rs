@@ -28,9 +28,13 @@ use crate::{
     workers::{Caller, Hello, Workers},
 };
 
-/// The shortest time from one turn to the next. What comes in between shares the
-/// next one's writes to the disk, which are dear: the time of a page or two each.
-const TURN_MIN: Duration = Duration::from_millis(10);
+/// The shortest and the longest rest after a turn. What comes in meanwhile shares the
+/// next one's writes to the disk, which cost as much as a page or two each.
+const REST: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(100));
+
+/// How many times as long as the last turn the rest is, between these: on a slow disk,
+/// or a busy machine, turns become fewer and larger.
+const REST_FACTOR: u32 = 2;
 
 /// The longest that a turn waits for a question.
 const IDLE_TURN: Duration = Duration::from_secs(5);
@@ -144,7 +148,7 @@ impl<S: Store> Owner<S> {
                 () = sleep_until(self.next_turn()) => None,
             };
             sleep_until(next).await;
-            next = Instant::now() + TURN_MIN;
+            let began = Instant::now();
             let mut answers = Vec::new();
             // Whoever has asked in time is heard before leases run out.
             let waiting = std::iter::from_fn(|| mailbox.0.try_recv().ok()).take(MAILBOX);
@@ -152,6 +156,8 @@ impl<S: Store> Owner<S> {
                 self.handle(question, &mut answers)?;
             }
             self.finish_turn(answers)?;
+            let rest = began.elapsed() * REST_FACTOR;
+            next = Instant::now() + rest.clamp(REST.0, REST.1);
         }
         self.frontier.checkpoint(self.clock.now())?;
         self.finish_turn(Vec::new())

@@ -268,7 +268,9 @@ mod tests {
             "both.example" => {
                 Reply::Addresses(vec![ip("1.2.3.4"), ip("2606:4700::1"), ip("1.2.3.5")])
             }
-            "under_score.example" | "wiki.corp.example" => Reply::Addresses(vec![ip("1.2.3.4")]),
+            "under_score.example" | "wiki.corp.example" | "a.pod.corp.example" => {
+                Reply::Addresses(vec![ip("1.2.3.4")])
+            }
             "mixed.example" => Reply::Addresses(vec![ip("1.2.3.4"), ip("10.0.0.1")]),
             "inside.example" => Reply::Addresses(vec![ip("10.0.0.1")]),
             "mapped.example" => Reply::Addresses(vec![ip("::ffff:169.254.169.254")]),
@@ -322,6 +324,17 @@ mod tests {
         );
         let label = "x".repeat(64);
         assert_eq!(names.permitted(&label).await, Err(FetchError::NoSuchHost { host: label }));
+    }
+
+    #[tokio::test]
+    async fn the_search_list_is_for_all_that_the_operator_names() {
+        let (server, _) = name_server(reply).await;
+        let names = Resolver::asking(server);
+        for name in ["a.pod", "wiki", "a.pod.corp.example"] {
+            assert_eq!(names.lookup_own(name).await.unwrap(), [ip("1.2.3.4")], "{name}");
+        }
+        assert!(names.lookup_own("a.pod.").await.is_err());
+        assert!(names.lookup("a.pod").await.is_err());
     }
 
     #[tokio::test]
