@@ -66,7 +66,7 @@ impl ScopeKind {
             Self::Host => Some(seed.authority().to_owned()),
             Self::Domain => Some(seed.domain().to_owned()),
             Self::Prefix => {
-                let path = seed.url().path();
+                let path = seed.path();
                 let directory = path.rfind('/').map_or("/", |slash| &path[..=slash]);
                 Some(format!("{}{directory}", seed.authority()))
             }
@@ -122,7 +122,7 @@ impl Scope {
             ScopeKind::Prefix => self.prefixes.iter().any(|prefix| {
                 prefix
                     .strip_prefix(url.authority())
-                    .is_some_and(|directory| url.url().path().starts_with(directory))
+                    .is_some_and(|directory| url.path().starts_with(directory))
             }),
         };
         if !inside {

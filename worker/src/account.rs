@@ -183,18 +183,14 @@ fn meta(leased: &Leased, page: &Page, parsed: Parsed, digests: &Digests) -> Page
         hops: leased.hops,
         via: UrlId::from_bytes(&leased.via).map(|id| id.to_string()),
         attempt: leased.attempt,
-        location: parsed.location.map(|url| url.as_str().to_owned()),
+        location: parsed.location.map(String::from),
         truncated: page.truncated,
         charset: parsed.charset,
         title: parsed.title,
         outlinks: parsed
             .outlinks
             .into_iter()
-            .map(|link| Outlink {
-                url: link.url.as_str().to_owned(),
-                kind: link.kind,
-                rel: link.rel,
-            })
+            .map(|link| Outlink { url: link.url.into(), kind: link.kind, rel: link.rel })
             .collect(),
         parse_cut: parsed.cut,
         fields: Map::from_iter(parsed.fields),

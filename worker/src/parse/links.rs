@@ -8,7 +8,10 @@
 
 use std::{borrow::Cow, collections::HashSet, ops::ControlFlow, time::Duration};
 
-use trawl_shared::{spec::LinkKind, url::CrawlUrl};
+use trawl_shared::{
+    spec::LinkKind,
+    url::{Base, CrawlUrl},
+};
 use url::Url;
 
 use super::{
@@ -70,9 +73,12 @@ pub(super) fn links(
     let deadline = clock() + time_max(text.len());
     let is_late = || clock() >= deadline;
     let is_whole = scan(text, wanted, &is_late, &mut |found| finder.take(found));
-    let base = finder.base.and_then(|href| base(href, url.url()));
     let mut outlinks = Vec::new();
-    let are_all = join(&finder.references, base.as_ref().unwrap_or(url.url()), &mut outlinks);
+    // A canonical URL can always be parsed.
+    let are_all = url.to_url().is_ok_and(|document| {
+        let base = finder.base.and_then(|href| base(href, &document)).unwrap_or(document);
+        join(&finder.references, &Base::new(base), &mut outlinks)
+    });
     let cut = !is_whole || !are_all || outlinks.len() > OUTLINKS_MAX;
     outlinks.truncate(OUTLINKS_MAX);
     Links { title: finder.title, outlinks, cut }
@@ -188,10 +194,10 @@ fn base(href: &str, document: &Url) -> Option<Url> {
 
 /// Adds the distinct URLs of `references`; returns whether these are all. With a
 /// long base, short references make long URLs.
-fn join(references: &[Reference<'_>], base: &Url, links: &mut Vec<FoundLink>) -> bool {
+fn join(references: &[Reference<'_>], base: &Base, links: &mut Vec<FoundLink>) -> bool {
     let (mut bytes_left, mut are_all) = (OUTLINKS_BYTES_MAX, true);
     for reference in references {
-        let Ok(url) = CrawlUrl::join(base, &reference.href) else { continue };
+        let Ok(url) = base.join(&reference.href) else { continue };
         let rel = reference.rel.map(rel).filter(|rel| !rel.is_empty());
         let bytes = url.as_str().len() + rel.as_ref().map_or(0, String::len);
         if bytes > bytes_left {

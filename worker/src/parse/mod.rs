@@ -125,7 +125,7 @@ fn location(page: &Page) -> Option<CrawlUrl> {
         Ok(text) => text.to_owned(),
         Err(_) => value.iter().map(percent_encoded).collect(),
     };
-    CrawlUrl::join(page.url.url(), &reference).ok()
+    page.url.join(&reference).ok()
 }
 
 fn percent_encoded(byte: &u8) -> String {
