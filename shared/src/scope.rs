@@ -131,7 +131,10 @@ impl Scope {
         if !self.include.is_empty() && !self.include.is_match(url.as_str()) {
             return Err(Refusal::NotIncluded);
         }
-        if let Some(first) = self.exclude.matches(url.as_str()).iter().next() {
+        // Asking which of no patterns matches would cost an allocation for each link.
+        if !self.exclude.is_empty()
+            && let Some(first) = self.exclude.matches(url.as_str()).iter().next()
+        {
             return Err(Refusal::Excluded(self.exclude.patterns()[first].clone()));
         }
         Ok(())
