@@ -22,6 +22,7 @@ use http::{
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
 use reqwest::{Client, Proxy, Request, Response, redirect, retry, tls};
+use tokio::task::yield_now;
 use trawl_shared::{
     clock::wall_now,
     spec::{CrawlSpec, SpecError},
@@ -128,6 +129,9 @@ impl HttpFetcher {
         let ends_by_close = ends_by_close(version, &headers);
         let mut incoming = Incoming { response, ends_by_close };
         let body = body::read(&mut incoming, expected, &mut deadline).await?;
+        // The connection's own task must run before the connection is free again. A
+        // request that came sooner would open a second one.
+        yield_now().await;
         Ok(Page {
             url: url.clone(),
             status,
