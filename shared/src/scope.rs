@@ -76,7 +76,7 @@ impl ScopeKind {
             Self::Host => Some(seed.authority().to_owned()),
             Self::Domain => Some(seed.domain().to_owned()),
             Self::Prefix => {
-                let path = seed.url().path();
+                let path = seed.path();
                 let directory = path.rfind('/').map_or("/", |slash| &path[..=slash]);
                 Some(format!("{}{directory}", seed.authority()))
             }
@@ -132,7 +132,7 @@ impl Scope {
             ScopeKind::Prefix => self.prefixes.iter().any(|prefix| {
                 prefix
                     .strip_prefix(url.authority())
-                    .is_some_and(|directory| url.url().path().starts_with(directory))
+                    .is_some_and(|directory| url.path().starts_with(directory))
             }),
         };
         if !inside {
@@ -141,7 +141,10 @@ impl Scope {
         if !self.include.is_empty() && !self.include.is_match(url.as_str()) {
             return Err(Refusal::NotIncluded);
         }
-        if let Some(first) = self.exclude.matches(url.as_str()).iter().next() {
+        // Asking which of no patterns matches would cost an allocation for each link.
+        if !self.exclude.is_empty()
+            && let Some(first) = self.exclude.matches(url.as_str()).iter().next()
+        {
             return Err(Refusal::Excluded(self.exclude.patterns()[first].clone()));
         }
         Ok(())

@@ -153,17 +153,20 @@ fn offers<F>(
     let redirect = parsed.location.iter().filter(|_| hops <= crawl.spec.redirects);
     let candidates =
         redirect.map(|url| (url, hops)).chain(parsed.outlinks.iter().map(|link| (&link.url, 0)));
-    // Nothing that panics happens under the lock.
-    let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let candidates: Vec<_> = candidates.map(|(url, hops)| (url, hops, url.id())).collect();
+    let is_new: Vec<bool> = {
+        // A row of look-ups and nothing else: they wait for memory together, and nothing
+        // that panics happens under the lock.
+        let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        candidates.iter().map(|(_, _, id)| !known.contains(leased.crawl, id)).collect()
+    };
     let mut offers = Vec::new();
     let mut ids = vec![page.url.id()];
-    for (url, hops) in candidates {
-        let id = url.id();
-        if known.contains(leased.crawl, &id) || crawl.scope.admit(url, depth).is_err() {
-            continue;
+    for ((url, hops, id), is_new) in candidates.into_iter().zip(is_new) {
+        if is_new && crawl.scope.admit(url, depth).is_ok() {
+            offers.push(Offer { url: url.as_str().to_owned(), hops });
+            ids.push(id);
         }
-        offers.push(Offer { url: url.as_str().to_owned(), hops });
-        ids.push(id);
     }
     (offers, ids)
 }
@@ -185,18 +188,14 @@ fn meta(leased: &Leased, page: &Page, parsed: Parsed, digests: &Digests) -> Page
         hops: leased.hops,
         via: UrlId::from_bytes(&leased.via).map(|id| id.to_string()),
         attempt: leased.attempt,
-        location: parsed.location.map(|url| url.as_str().to_owned()),
+        location: parsed.location.map(String::from),
         truncated: page.truncated,
         charset: parsed.charset,
         title: parsed.title,
         outlinks: parsed
             .outlinks
             .into_iter()
-            .map(|link| Outlink {
-                url: link.url.as_str().to_owned(),
-                kind: link.kind,
-                rel: link.rel,
-            })
+            .map(|link| Outlink { url: link.url.into(), kind: link.kind, rel: link.rel })
             .collect(),
         parse_cut: parsed.cut,
         fields: Map::from_iter(parsed.fields),

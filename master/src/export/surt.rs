@@ -16,8 +16,7 @@ pub(super) fn surt(url: &str) -> String {
 }
 
 fn key(url: &CrawlUrl) -> String {
-    let url = url.url();
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let host = url.host().trim_matches(['[', ']']);
     let host = host.replace("..", ".");
     let host = strip_www(host.trim_matches('.'));
 

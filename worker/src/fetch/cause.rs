@@ -27,7 +27,7 @@ pub(super) fn of_request(error: &reqwest::Error, target: &Target<'_>) -> FetchEr
     }
     if error.is_builder() {
         // The URL standard admits hosts such as `{x}`, that no name can be.
-        let host = target.url.url().host_str().unwrap_or_default().to_owned();
+        let host = target.url.host().to_owned();
         return FetchError::NoSuchHost { host };
     }
     if error.is_connect() {
@@ -75,7 +75,7 @@ fn of_connection(error: &reqwest::Error, target: &Target<'_>) -> FetchError {
         return FetchError::Tls { cause: of_tls(error) };
     }
     let peer = target.peer();
-    let is_tls = target.url.url().scheme() == "https";
+    let is_tls = target.url.scheme() == "https";
     match io_kind(error) {
         Some(Kind::ConnectionRefused) => FetchError::Refused { peer },
         // Whoever resets a connection has accepted it before.
@@ -109,11 +109,9 @@ fn of_tls(error: &rustls::Error) -> String {
 
 impl Target<'_> {
     fn peer(&self) -> String {
-        let url = self.url.url();
-        match (self.proxy, url.host_str(), url.port_or_known_default()) {
-            (Some(proxy), ..) => format!("the proxy {proxy}"),
-            (None, Some(host), Some(port)) => format!("{host}:{port}"),
-            _ => self.url.authority().to_owned(),
+        match self.proxy {
+            Some(proxy) => format!("the proxy {proxy}"),
+            None => format!("{}:{}", self.url.host(), self.url.port_or_default()),
         }
     }
 }

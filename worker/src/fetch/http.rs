@@ -22,13 +22,14 @@ use http::{
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT},
 };
 use reqwest::{Client, Proxy, Request, Response, redirect, retry, tls};
+use tokio::task::yield_now;
 use trawl_shared::{
     clock::wall_now,
     spec::{CrawlSpec, SpecError},
     units::Span,
     url::CrawlUrl,
 };
-use url::{Host, Url};
+use url::Url;
 
 use super::{
     Fetch, FetchError, Page, Timeout,
@@ -128,6 +129,9 @@ impl HttpFetcher {
         let ends_by_close = ends_by_close(version, &headers);
         let mut incoming = Incoming { response, ends_by_close };
         let body = body::read(&mut incoming, expected, &mut deadline).await?;
+        // The connection's own task must run before the connection is free again. A
+        // request that came sooner would open a second one.
+        yield_now().await;
         Ok(Page {
             url: url.clone(),
             status,
@@ -158,14 +162,13 @@ impl Inner {
     /// Checks a host that is an address, which no resolver will be asked for, and
     /// `localhost`, which a proxy would take for itself.
     fn check_host(&self, url: &CrawlUrl) -> Result<(), FetchError> {
-        match url.url().host() {
-            Some(Host::Ipv4(address)) => self.guard.check(address.into()),
-            Some(Host::Ipv6(address)) => self.guard.check(address.into()),
-            Some(Host::Domain(name)) if is_localhost(name) => {
-                let check = |address: IpAddr| self.guard.check(address);
+        let check = |address: IpAddr| self.guard.check(address);
+        match url.address() {
+            Some(address) => check(address),
+            None if is_localhost(url.host()) => {
                 check(Ipv6Addr::LOCALHOST.into()).or_else(|_| check(Ipv4Addr::LOCALHOST.into()))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -179,11 +182,13 @@ impl Inner {
     }
 
     fn request(&self, url: &CrawlUrl) -> Result<Request, FetchError> {
-        let mut request = Request::new(Method::GET, url.url().clone());
+        let internal = |cause: String| FetchError::Internal { cause };
+        let parsed = url.to_url().map_err(|error| internal(error.to_string()))?;
+        let mut request = Request::new(Method::GET, parsed);
         let headers = request.headers_mut();
         if puts_host_first(url) {
             let host = HeaderValue::from_str(url.authority())
-                .map_err(|error| FetchError::Internal { cause: error.to_string() })?;
+                .map_err(|error| internal(error.to_string()))?;
             headers.reserve(self.headers.len() + 1);
             headers.insert(HOST, host);
             headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -238,7 +243,7 @@ fn ends_by_close(version: Version, headers: &HeaderMap) -> bool {
 /// has it. With TLS it is not known before the handshake whether HTTP/2, which
 /// has no such header, will be spoken; there hyper adds it where it is needed.
 fn puts_host_first(url: &CrawlUrl) -> bool {
-    url.url().scheme() == "http"
+    url.scheme() == "http"
 }
 
 fn client(spec: &CrawlSpec, resolver: GuardedResolver) -> Result<Client, SpecError> {

@@ -115,8 +115,7 @@ pub async fn fetch_rules<F: Fetch>(
     page_url: &CrawlUrl,
     product_token: &str,
 ) -> Result<Rules, FetchError> {
-    let mut url = CrawlUrl::join(page_url.url(), "/robots.txt")
-        .map_err(|error| unavailable(error.to_string()))?;
+    let mut url = page_url.join("/robots.txt").map_err(|error| unavailable(error.to_string()))?;
     for hop in 0..=REDIRECTS_MAX {
         // One byte more shows whether the last line is whole.
         let page = match fetcher.get_at_least(&url, BYTES_MAX + 1).await {
@@ -160,7 +159,7 @@ fn is_about_the_host(error: &FetchError) -> bool {
 
 fn location(page: &Page) -> Option<CrawlUrl> {
     let location = String::from_utf8_lossy(page.headers.get(LOCATION)?.as_bytes());
-    CrawlUrl::join(page.url.url(), location.trim()).ok()
+    page.url.join(location.trim()).ok()
 }
 
 /// The file's text, as far as it is to be trusted: what cannot be decoded would

@@ -8,7 +8,10 @@
 
 use std::{borrow::Cow, collections::HashSet, ops::ControlFlow, time::Duration};
 
-use trawl_shared::{spec::LinkKind, url::CrawlUrl};
+use trawl_shared::{
+    spec::LinkKind,
+    url::{Base, CrawlUrl},
+};
 use url::Url;
 
 use super::{
@@ -59,7 +62,7 @@ pub(super) struct Links {
 }
 
 /// Finds what is `wanted` in the text of the page at `url`. `clock` tells the CPU
-/// time spent since some moment.
+/// time spent on the page.
 pub(super) fn links(
     text: &str,
     url: &CrawlUrl,
@@ -67,12 +70,14 @@ pub(super) fn links(
     clock: &dyn Fn() -> Duration,
 ) -> Links {
     let mut finder = Finder::default();
-    let deadline = clock() + time_max(text.len());
-    let is_late = || clock() >= deadline;
+    let is_late = || clock() >= time_max(text.len());
     let is_whole = scan(text, wanted, &is_late, &mut |found| finder.take(found));
-    let base = finder.base.and_then(|href| base(href, url.url()));
     let mut outlinks = Vec::new();
-    let are_all = join(&finder.references, base.as_ref().unwrap_or(url.url()), &mut outlinks);
+    // A canonical URL can always be parsed.
+    let are_all = url.to_url().is_ok_and(|document| {
+        let base = finder.base.and_then(|href| base(href, &document)).unwrap_or(document);
+        join(&finder.references, &Base::new(base), &mut outlinks)
+    });
     let cut = !is_whole || !are_all || outlinks.len() > OUTLINKS_MAX;
     outlinks.truncate(OUTLINKS_MAX);
     Links { title: finder.title, outlinks, cut }
@@ -142,13 +147,12 @@ impl<'t> Finder<'t> {
             Cow::Borrowed(href) => Cow::Borrowed(essence(href)),
             Cow::Owned(href) => Cow::Owned(essence(&href).to_owned()),
         };
-        if has_other_scheme(&href) || self.seen.contains(&href) {
+        if has_other_scheme(&href) || !self.seen.insert(href.clone()) {
             return ControlFlow::Continue(());
         }
         if self.references.len() >= REFERENCES_MAX {
             return ControlFlow::Break(());
         }
-        self.seen.insert(href.clone());
         self.references.push(Reference { href, kind, rel });
         ControlFlow::Continue(())
     }
@@ -188,10 +192,10 @@ fn base(href: &str, document: &Url) -> Option<Url> {
 
 /// Adds the distinct URLs of `references`; returns whether these are all. With a
 /// long base, short references make long URLs.
-fn join(references: &[Reference<'_>], base: &Url, links: &mut Vec<FoundLink>) -> bool {
+fn join(references: &[Reference<'_>], base: &Base, links: &mut Vec<FoundLink>) -> bool {
     let (mut bytes_left, mut are_all) = (OUTLINKS_BYTES_MAX, true);
     for reference in references {
-        let Ok(url) = CrawlUrl::join(base, &reference.href) else { continue };
+        let Ok(url) = base.join(&reference.href) else { continue };
         let rel = reference.rel.map(rel).filter(|rel| !rel.is_empty());
         let bytes = url.as_str().len() + rel.as_ref().map_or(0, String::len);
         if bytes > bytes_left {
@@ -561,7 +565,7 @@ mod tests {
             Duration::from_millis(75 * calls.get())
         };
         let found = links(&page, &url, &wanted, &clock);
-        assert_eq!((found.outlinks.len(), found.cut, calls.get()), (1, true, 4));
+        assert_eq!((found.outlinks.len(), found.cut, calls.get()), (1, true, 3));
     }
 
     #[test]

@@ -27,7 +27,8 @@ use trawl_shared::spec::LinkKind;
 /// or attributes of one tag (some 280,000). A page that needs more is cut there.
 const MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes read between two looks at the clock. Most pages are read at once.
+/// Bytes read between two looks at the clock. Most pages are read at once, without
+/// a look.
 const PIECE_BYTES: usize = 1024 * 1024;
 
 /// `<noscript>`s of a page that are looked into. Each costs a few microseconds.
@@ -107,7 +108,7 @@ impl Wanted {
 }
 
 /// Calls `find` with everything found in `text`, until it breaks, or `is_late`
-/// when asked after each [`PIECE_BYTES`]. Returns whether the text was read to its
+/// when asked between two pieces of [`PIECE_BYTES`]. Returns whether the text was read to its
 /// end.
 pub(super) fn scan<'t>(
     text: &'t str,
@@ -157,8 +158,8 @@ impl<'t> Scan<'t, '_> {
             settings = settings.append_element_content_handler((Cow::Borrowed(selector), handlers));
         }
         let mut rewriter = HtmlRewriter::new(settings, |_: &[u8]| {});
-        for piece in text.as_bytes().chunks(PIECE_BYTES) {
-            if is_late() || rewriter.write(piece).is_err() {
+        for (index, piece) in text.as_bytes().chunks(PIECE_BYTES).enumerate() {
+            if index > 0 && is_late() || rewriter.write(piece).is_err() {
                 return false;
             }
         }
