@@ -1,8 +1,6 @@
 //! What operators ask of a running master: the answers, for people and for programs, and what they
 //! hear if they ask for something that is not there.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
-
 use std::fmt::Write as _;
 
 use harness::{Command, Site, Trawl, Web, ms, secs, until};
