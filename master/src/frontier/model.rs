@@ -494,7 +494,7 @@ fn check<S: Store>(store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
             Step::HandBack { worker } => {
                 let tokens = model.tokens_of(worker);
                 let all = HandBack::Tokens(tokens.clone());
-                let leases = if tokens.len() % 2 == 0 { HandBack::All } else { all };
+                let leases = if tokens.len().is_multiple_of(2) { HandBack::All } else { all };
                 frontier.hand_back(&worker_name(worker), &leases, now).unwrap();
                 tokens.into_iter().for_each(|token| model.lose(token, now, false));
             }
