@@ -6,7 +6,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,7 +28,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{
         Certificate, Server, ServerTlsConfig,
-        server::{Connected, TcpConnectInfo},
+        server::{Connected, TcpConnectInfo, TlsConnectInfo},
     },
 };
 use tonic_health::ServingStatus;
@@ -58,7 +61,8 @@ const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Bytes of a message to the services that anybody may ask.
 const OPEN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
-/// How long a peer may be silent after it has connected, and how long TLS may take.
+/// How long a peer may stay until a call of its own is let in, and how long TLS may take.
+/// Who asks for health and reflection alone has no longer.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Silence on a connection after which the peer is asked for a sign of life, ...
@@ -244,10 +248,25 @@ fn unusable(error: &dyn std::error::Error) -> ListenError {
 struct Doorkeeper(Option<Secret>);
 
 impl Interceptor for Doorkeeper {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let Some(secret) = &self.0 else { return Ok(request) };
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let extensions = request.extensions();
+        let guest = extensions
+            .get::<Guest>()
+            .or_else(|| extensions.get::<TlsConnectInfo<Guest>>().map(TlsConnectInfo::get_ref));
+        let guest = guest.cloned();
+        if let Some(guest) = &guest {
+            // Where the services look for it.
+            request.extensions_mut().insert(guest.tcp.clone());
+        }
+        let let_in = move |request| {
+            if let Some(guest) = guest {
+                guest.is_let_in.store(true, Ordering::Relaxed);
+            }
+            Ok(request)
+        };
+        let Some(secret) = &self.0 else { return let_in(request) };
         let refusal = match request.metadata().get("authorization") {
-            Some(shown) if secret.is_shown_by(shown.as_bytes()) => return Ok(request),
+            Some(shown) if secret.is_shown_by(shown.as_bytes()) => return let_in(request),
             Some(_) => "the token is not this master's",
             None => "this master asks for a token (--token-file or TRAWL_TOKEN_FILE)",
         };
@@ -277,24 +296,35 @@ fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>>
         // Answers are small, and somebody waits for each.
         let prepared = stream.set_nodelay(true);
         let patience = Some(Box::pin(sleep(FIRST_WORD)));
-        let connection = prepared.map(|()| Connection { stream, patience, _place: place });
+        let is_let_in = Arc::default();
+        let connection =
+            prepared.map(|()| Connection { stream, patience, is_let_in, _place: place });
         Some((connection, (listener, room)))
     })
 }
 
-/// A connection, which has a place as long as it is there, and must say something soon.
+/// A connection, which has a place as long as it is there, and a short stay unless one
+/// of its calls is let in soon.
 struct Connection {
     stream: TcpStream,
-    /// None once the peer has spoken.
+    /// None once a call was let in.
     patience: Option<Pin<Box<Sleep>>>,
+    is_let_in: Arc<AtomicBool>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// Whose a connection is, and whether a call of it was let in.
+#[derive(Clone)]
+struct Guest {
+    tcp: TcpConnectInfo,
+    is_let_in: Arc<AtomicBool>,
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+impl Connected for Connection {
+    type ConnectInfo = Guest;
+
+    fn connect_info(&self) -> Guest {
+        Guest { tcp: self.stream.connect_info(), is_let_in: Arc::clone(&self.is_let_in) }
     }
 }
 
@@ -304,15 +334,15 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
+        if self.patience.is_some() && self.is_let_in.load(Ordering::Relaxed) {
             self.patience = None;
-        } else if let Some(patience) = &mut self.patience
+        }
+        if let Some(patience) = &mut self.patience
             && patience.as_mut().poll(context).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        read
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Hello {
     pub again: bool,
     /// It had been told to drain.
     pub draining: bool,
+    /// The session that it had.
+    pub former: u64,
 }
 
 /// What a worker says that it does. Counts are since its start.
@@ -156,6 +158,10 @@ impl Workers {
                 worker.heard = now;
                 Ok(())
             }
+            // The answer to its joining again was lost.
+            Some(worker) if worker.hello.again && worker.hello.former == caller.session => {
+                Err(Unheard::JoinAgain)
+            }
             Some(worker) if epoch(worker.session) == epoch(caller.session) => {
                 Err(Unheard::Replaced)
             }
@@ -242,6 +248,9 @@ mod tests {
         let first = workers.join(&name, Hello::default(), at(0)).unwrap();
         assert_eq!(workers.hear(&caller(first), at(1)), Ok(()));
         assert_eq!(workers.hear(&caller(of_former_master), at(1)), Err(Unheard::JoinAgain));
+        let again = Hello { again: true, former: first, ..Hello::default() };
+        workers.join(&name, again, at(1)).unwrap();
+        assert_eq!(workers.hear(&caller(first), at(1)), Err(Unheard::JoinAgain));
         let second = workers.join(&name, Hello::default(), at(2)).unwrap();
         assert_eq!(workers.hear(&caller(first), at(3)), Err(Unheard::Replaced));
         assert_eq!(workers.hear(&caller(second), at(3)), Ok(()));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use trawl_proto::v1::{HostBatch, LeasedUrl};
 use trawl_shared::{
     lease::Token,
@@ -22,7 +22,7 @@ use crate::{
     account::{Account, Leased},
     crawls::ReadyCrawl,
     fetch::{Fetch, FetchError, Page, RobotsCache, Rules, fetch_rules},
-    master::Life,
+    master::{Life, MasterError},
     pipeline::Worker,
 };
 
@@ -31,6 +31,9 @@ const LOW_WATER: Duration = Duration::from_secs(1);
 
 /// The least time that a fetch is taken to need.
 const FETCH_MIN: Duration = Duration::from_millis(10);
+
+/// The wait before a specification is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// URLs left when a lane asks for more; one at least.
 fn low_water(delay: Duration) -> usize {
@@ -148,9 +151,11 @@ impl Work {
         self.lock().batches.clear();
     }
 
-    /// Ends the lane with work left in it.
-    fn end(&self) {
-        self.lock().ended = true;
+    /// Ends the lane. Returns the tokens of the work that is left in it.
+    pub(crate) fn end(&self) -> Vec<Token> {
+        let mut state = self.lock();
+        state.ended = true;
+        state.batches.iter().map(|batch| batch.token).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, WorkState> {
@@ -192,8 +197,7 @@ impl<F: Fetch> Lane<F> {
         if !worker.holdings.may_fetch(task.token, Instant::now()) {
             return Err("it was not renewed in time".to_owned());
         }
-        let crawl = worker.crawls.get(&worker.master, task.crawl, task.spec_version).await;
-        let crawl = crawl.map_err(|error| error.to_string())?;
+        let crawl = self.crawl(&task).await?;
         let url = CrawlUrl::parse(&task.url.url).map_err(|error| error.to_string())?;
         let leased = Leased {
             token: task.token,
@@ -221,6 +225,24 @@ impl<F: Fetch> Lane<F> {
         worker.note(&outgoing);
         worker.outbox.put(outgoing).await;
         Ok(())
+    }
+
+    /// The task's crawl, made ready. While the master is away this waits, for as long
+    /// as the lease may be acted on.
+    async fn crawl(&self, task: &Task) -> Result<Arc<ReadyCrawl<F>>, String> {
+        let worker = &self.worker;
+        loop {
+            match worker.crawls.get(&worker.master, task.crawl, task.spec_version).await {
+                Ok(crawl) => return Ok(crawl),
+                Err(MasterError::Away(_))
+                    if worker.holdings.may_fetch(task.token, Instant::now())
+                        && !worker.stop.is_cancelled() =>
+                {
+                    sleep(ASK_AGAIN).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     /// Fetches a URL if its host allows it, and accounts for it. None if the worker

@@ -43,6 +43,7 @@ struct Stay {
     session: u64,
     instance: String,
     epoch: u32,
+    start: u64,
     lease: Duration,
     draining: bool,
     life: Life,
@@ -90,6 +91,9 @@ pub enum MasterError {
     /// It refuses.
     #[error("the master refuses: {0}")]
     Refused(String),
+    /// It will never take this message.
+    #[error("the master does not take this: {0}")]
+    Invalid(String),
     /// Its answer cannot be understood.
     #[error("the master's answer cannot be used: {0}")]
     Odd(String),
@@ -299,10 +303,12 @@ impl Master {
             lanes: self.lanes,
             again,
             draining: before.draining,
+            former: before.session,
         };
         let reply = self.client.clone().join(limited(request, Duration::ZERO)).await?.into_inner();
         // A data directory that was put back to an earlier state is another one.
-        let is_same = reply.instance == before.instance && reply.epoch > before.epoch;
+        let goes_on = reply.start == before.start || reply.epoch > before.epoch;
+        let is_same = reply.instance == before.instance && goes_on;
         let life = if again && !is_same { Life(before.life.0 + 1) } else { before.life };
         if again {
             tracing::info!(instance = %reply.instance, is_same, "joined the master again");
@@ -311,6 +317,7 @@ impl Master {
             session: reply.session,
             instance: reply.instance,
             epoch: reply.epoch,
+            start: reply.start,
             lease: Duration::from_millis(reply.lease_ms),
             draining: again && before.draining,
             life,
@@ -355,13 +362,11 @@ impl From<Status> for MasterError {
         match status.code() {
             Code::Aborted => Self::Unknown(text),
             Code::AlreadyExists => Self::Replaced(text),
-            Code::InvalidArgument
-            | Code::FailedPrecondition
+            Code::InvalidArgument | Code::OutOfRange => Self::Invalid(text),
+            Code::FailedPrecondition
             | Code::Unauthenticated
             | Code::PermissionDenied
             | Code::NotFound
-            | Code::OutOfRange
-            | Code::ResourceExhausted
             | Code::Unimplemented => Self::Refused(text),
             _ => Self::Away(text),
         }

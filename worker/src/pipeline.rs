@@ -13,6 +13,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinHandle,
@@ -296,7 +298,11 @@ impl<F: Fetch> Worker<F> {
             drop(all);
             let worker = Arc::clone(self);
             lanes.spawn(async move {
-                lane::run(Arc::clone(&worker), Arc::clone(&work)).await;
+                let lane = lane::run(Arc::clone(&worker), Arc::clone(&work));
+                if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
+                    tracing::error!("a lane panicked; its leases are left to run out");
+                    work.end().into_iter().for_each(|token| worker.holdings.drop(token));
+                }
                 worker.lane_ended(key, &work);
             });
         }

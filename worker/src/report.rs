@@ -116,9 +116,31 @@ impl Outlet {
     }
 }
 
-/// Sends a batch until the master has answered. What belongs to a master's former
-/// data directory goes nowhere.
+/// Sends a batch until the master has answered. If it will never take the batch, its
+/// reports are sent one by one, since only one of them need be to blame.
 async fn send(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, MasterError> {
+    match deliver(master, batch).await {
+        Err(MasterError::Invalid(_) | MasterError::Odd(_)) => {}
+        answer => return answer,
+    }
+    let mut verdicts = Vec::with_capacity(batch.len());
+    for outgoing in batch {
+        match deliver(master, std::slice::from_ref(outgoing)).await {
+            Ok(verdict) => verdicts.extend(verdict),
+            Err(error @ (MasterError::Invalid(_) | MasterError::Odd(_))) => {
+                // Its lease runs out, and others try.
+                tracing::error!(%error, "a report was refused");
+                verdicts.push(Verdict::Stale);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(verdicts)
+}
+
+/// Sends a batch until the master has taken it, or will never take it. What belongs to
+/// a master's former data directory goes nowhere.
+async fn deliver(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, MasterError> {
     let mut attempt = 0;
     loop {
         let life = master.life();
@@ -136,19 +158,15 @@ async fn send(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, Maste
                 };
                 return Ok(batch.iter().map(verdict).collect());
             }
-            // It has been joined again by now.
-            Err(MasterError::Unknown(_)) => {}
-            Err(error @ MasterError::Replaced(_)) => return Err(error),
-            Err(error @ MasterError::Away(_)) => {
+            // What has become of the session, or of our credential, may change again.
+            Err(
+                error @ (MasterError::Away(_) | MasterError::Unknown(_) | MasterError::Refused(_)),
+            ) => {
                 attempt += 1;
                 tracing::warn!(%error, attempt, urls = batch.len(), "will report again");
                 sleep(backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64())).await;
             }
-            Err(error) => {
-                // The master will never take it; its leases run out and others try.
-                tracing::error!(%error, urls = batch.len(), "a report was refused");
-                return Ok(vec![Verdict::Stale; batch.len()]);
-            }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -33,7 +33,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Hosts, and URLs in quarantine, that are told of unless the caller says how many,
 /// and at most.
-const LISTED: (usize, usize) = (100, 1_000);
+const LISTED: (usize, usize) = (100, 500);
 
 /// Answers operators.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 use trawl_proto::{
-    PROTOCOL,
+    CHUNK_OFFERS, PROTOCOL,
     v1::{
         self, CrawlReply, CrawlRequest, HandBackReply, HandBackRequest, HostBatch, JoinReply,
         JoinRequest, LeaseReply, LeaseRequest, LeasedUrl, RenewReply, RenewRequest, ReportPart,
@@ -21,7 +21,7 @@ use trawl_shared::{
     page::OUTLINKS_MAX,
     spec::BODY_LIMIT_MAX,
     units::Size,
-    url::UrlId,
+    url::{URL_BYTES_MAX, UrlId},
     warc::Lengths,
 };
 
@@ -50,6 +50,12 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
 /// Bytes that a report takes beside its offers and records, about.
 const REPORT_BYTES: usize = 256;
+
+/// Bytes to keep free for the offers of a page that has more than fit into a message.
+const MORE_OFFERS_BYTES: usize = OFFERS_MAX * (URL_BYTES_MAX + size_of::<v1::Offer>());
+
+/// Bytes of what is said about a failure; a fraction of it is kept.
+const DETAIL_BYTES_MAX: usize = 4 * 1024;
 
 /// Bytes that one page's records may take: its body, and room for the rest.
 const RECORDS_BYTES_MAX: u64 = BODY_LIMIT_MAX.as_bytes() + 64 * 1024 * 1024;
@@ -92,11 +98,13 @@ impl v1::worker_server::Worker for WorkerApi {
             lanes: request.lanes,
             again: request.again,
             draining: request.draining,
+            former: request.former,
         };
         let welcome = self.crawls.join(worker, hello).await?;
         Ok(Response::new(JoinReply {
             instance: welcome.instance,
             epoch: welcome.epoch,
+            start: welcome.start,
             session: welcome.session,
             lease_ms: millis(welcome.lease),
             version: VERSION.to_owned(),
@@ -174,11 +182,6 @@ impl v1::worker_server::Worker for WorkerApi {
                     self.wait_for_room(&mut group, bytes).await?;
                 }
             }
-            if let Part::Offers(more) = &part {
-                // Nobody waits in the middle of a report; others wait for it instead.
-                let bytes = u32::try_from(offer_bytes(&more.offers)).unwrap_or(u32::MAX);
-                self.try_room(&mut group, bytes);
-            }
             group.add(part)?;
         }
         verdicts.extend(self.deliver(&caller, &mut group).await?);
@@ -236,6 +239,8 @@ struct Group {
     bytes: usize,
     /// Bytes of the last report's records that are still to come.
     missing: u64,
+    /// The last report has so many offers that others may follow.
+    more_offers: bool,
     /// Its share of what all reports on their way may take.
     room: Vec<OwnedSemaphorePermit>,
 }
@@ -248,6 +253,8 @@ impl Group {
                 Err(Status::invalid_argument("a URL before the last one's records were whole"))
             }
             Part::Url(mut report) => {
+                check_sizes(&report)?;
+                self.more_offers = report.offers.len() >= CHUNK_OFFERS;
                 let records = std::mem::take(&mut report.records);
                 self.missing = records_len(&report)?;
                 self.bytes += REPORT_BYTES + offer_bytes(&report.offers);
@@ -259,6 +266,10 @@ impl Group {
                 let Some((report, _)) = self.reports.last_mut() else {
                     return Err(Status::invalid_argument("offers before a URL"));
                 };
+                if !self.more_offers {
+                    return Err(Status::invalid_argument("further offers after a few"));
+                }
+                check_offers(&more.offers)?;
                 self.bytes += offer_bytes(&more.offers);
                 let room = OFFERS_MAX.saturating_sub(report.offers.len());
                 report.offers.extend(more.offers.into_iter().take(room));
@@ -298,13 +309,35 @@ fn offer_bytes(offers: &[v1::Offer]) -> usize {
     offers.iter().map(|offer| offer.url.len() + size_of::<v1::Offer>()).sum()
 }
 
+/// Fields without a length of their own are no longer than they need be.
+fn check_sizes(report: &UrlReport) -> Result<(), Status> {
+    let detail = match &report.outcome {
+        Some(url_report::Outcome::Failure(failure)) => failure.kind.len() + failure.detail.len(),
+        Some(url_report::Outcome::Response(response)) => response.sha1.len(),
+        None => 0,
+    };
+    if detail + report.id.len() > DETAIL_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "what is said about a URL may take {DETAIL_BYTES_MAX} bytes"
+        )));
+    }
+    check_offers(&report.offers)
+}
+
+fn check_offers(offers: &[v1::Offer]) -> Result<(), Status> {
+    match offers.iter().all(|offer| offer.url.len() <= URL_BYTES_MAX) {
+        true => Ok(()),
+        false => Err(Status::invalid_argument(format!("a URL has {URL_BYTES_MAX} bytes at most"))),
+    }
+}
+
 /// Bytes of records that a report announces.
 fn records_len(report: &UrlReport) -> Result<u64, Status> {
     let Some(url_report::Outcome::Response(response)) = &report.outcome else { return Ok(0) };
     let lens = [response.response_len, response.request_len, response.metadata_len];
     let sum = lens.iter().try_fold(0u64, |sum, len| sum.checked_add(*len));
     sum.filter(|sum| *sum <= RECORDS_BYTES_MAX).ok_or_else(|| {
-        Status::resource_exhausted(format!("a page's records may take {RECORDS_BYTES_MAX} bytes"))
+        Status::invalid_argument(format!("a page's records may take {RECORDS_BYTES_MAX} bytes"))
     })
 }
 
@@ -414,7 +447,11 @@ fn verdict_number(verdict: Verdict) -> v1::Verdict {
 
 /// Bytes to keep free for a report: itself, its links and its records.
 fn room_for(report: &UrlReport) -> Result<u32, Status> {
-    let bytes = records_len(report)? + (REPORT_BYTES + offer_bytes(&report.offers)) as u64;
+    let offers = match report.offers.len() {
+        CHUNK_OFFERS.. => MORE_OFFERS_BYTES,
+        _ => offer_bytes(&report.offers),
+    };
+    let bytes = records_len(report)? + (REPORT_BYTES + DETAIL_BYTES_MAX + offers) as u64;
     Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 

@@ -61,6 +61,8 @@ pub struct Welcome {
     pub instance: String,
     /// Starts of the master on it.
     pub epoch: u32,
+    /// Names this start.
+    pub start: u64,
     /// Names the worker's stay.
     pub session: u64,
     /// How long a lease lasts.

@@ -14,7 +14,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use trawl_shared::{lease::Verdict, units::Size};
+use trawl_shared::{
+    lease::{Token, Verdict},
+    units::Size,
+};
 
 use self::ask::{About, Heard, MAILBOX, Question, To};
 pub use self::ask::{
@@ -22,7 +25,9 @@ pub use self::ask::{
     Overview, Records, Renewal, Submission, Welcome,
 };
 use crate::{
-    frontier::{Batch, Frontier, FrontierError, Judgement, LeaseRequest, Moment, Outcome},
+    frontier::{
+        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome,
+    },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError},
     workers::{Caller, Hello, Workers},
@@ -79,6 +84,8 @@ pub struct Owner<S> {
     pages: BTreeMap<u32, PageStore>,
     page_settings: PageSettings,
     workers: Workers,
+    /// Names this start of the master.
+    start: u64,
     clock: Clock,
     leases: Vec<Waiting<LeaseRequest, Heard<Vec<Batch>>>>,
     statuses: Vec<Waiting<Option<String>, About<Overview>>>,
@@ -92,7 +99,13 @@ struct Waiting<Q, A> {
 }
 
 /// An answer that is due when the turn is durable.
-type Answer = Box<dyn FnOnce() + Send>;
+type Answer = Box<dyn FnOnce() -> Option<Undelivered> + Send>;
+
+/// Leases whose worker had hung up when they were granted.
+struct Undelivered {
+    worker: Arc<str>,
+    tokens: Vec<Token>,
+}
 
 /// The master's clock: it goes on where the frontier's store stopped.
 struct Clock {
@@ -119,6 +132,7 @@ impl<S: Store> Owner<S> {
     pub fn new(frontier: Frontier<S>, now: Moment, pages: PageSettings) -> Self {
         Self {
             workers: Workers::new(frontier.epoch()),
+            start: fastrand::u64(..),
             frontier,
             pages: BTreeMap::new(),
             page_settings: pages,
@@ -150,10 +164,20 @@ impl<S: Store> Owner<S> {
             sleep_until(next).await;
             let began = Instant::now();
             let mut answers = Vec::new();
+            let mut heard_all = false;
             // Whoever has asked in time is heard before leases run out.
-            let waiting = std::iter::from_fn(|| mailbox.0.try_recv().ok()).take(MAILBOX);
-            for question in first.into_iter().chain(waiting) {
+            let asked_until = self.clock.now();
+            let waiting = std::iter::from_fn(|| {
+                let question = mailbox.0.try_recv().ok();
+                heard_all = question.is_none();
+                question
+            });
+            let waiting: Vec<Question> = first.into_iter().chain(waiting.take(MAILBOX)).collect();
+            for question in waiting {
                 self.handle(question, &mut answers)?;
+            }
+            if heard_all {
+                self.frontier.expire(asked_until)?;
             }
             self.finish_turn(answers)?;
             let rest = began.elapsed() * REST_FACTOR;
@@ -170,6 +194,7 @@ impl<S: Store> Owner<S> {
         let waits = waits.chain(self.statuses.iter().map(|waiting| waiting.until));
         // What is ready matters only while somebody waits for it.
         let leases = self.leases.iter();
+        let leases = leases.filter(|lease| !self.workers.is_draining(&lease.question.worker));
         let ready = leases.filter_map(|lease| self.frontier.next_ready(lease.question.crawl));
         let event = waits.chain(ready).chain(self.frontier.next_deadline()).min();
         self.clock.instant(event.map_or(idle, |event| event.min(idle)))
@@ -237,6 +262,7 @@ impl<S: Store> Owner<S> {
         Ok(Ok(Welcome {
             instance: self.frontier.instance().to_owned(),
             epoch: self.frontier.epoch(),
+            start: self.start,
             session,
             lease: self.frontier.lease_duration(),
         }))
@@ -329,7 +355,6 @@ impl<S: Store> Owner<S> {
     /// Commits what the turn changed, lends what is due, and answers.
     fn finish_turn(&mut self, mut answers: Vec<Answer>) -> Result<(), CrawlError> {
         let now = self.clock.now();
-        self.frontier.expire(now)?;
         self.workers.forget_silent(self.frontier.lease_duration(), now);
         self.commit_all(now)?;
         self.lend(now, &mut answers)?;
@@ -337,7 +362,10 @@ impl<S: Store> Owner<S> {
         self.frontier.sync()?;
         self.tell_status(now);
         for answer in answers {
-            answer();
+            // What nobody has received is not lost with anybody. The next turn writes it.
+            if let Some(Undelivered { worker, tokens }) = answer() {
+                self.frontier.hand_back(&worker, &HandBack::Tokens(tokens), now)?;
+            }
         }
         Ok(())
     }
@@ -357,7 +385,7 @@ impl<S: Store> Owner<S> {
             if batches.is_empty() && now < waiting.until {
                 self.leases.push(waiting);
             } else {
-                later(answers, waiting.answer, Ok(batches));
+                lend(answers, waiting.question.worker, waiting.answer, batches);
             }
         }
         Ok(())
@@ -368,5 +396,22 @@ impl<S: Store> Owner<S> {
 fn later<A: Send + 'static>(answers: &mut Vec<Answer>, to: To<A>, answer: A) {
     answers.push(Box::new(move || {
         let _ = to.send(answer);
+        None
+    }));
+}
+
+/// Hands leases out when they are durable.
+fn lend(
+    answers: &mut Vec<Answer>,
+    worker: Arc<str>,
+    to: To<Heard<Vec<Batch>>>,
+    batches: Vec<Batch>,
+) {
+    answers.push(Box::new(move || match to.send(Ok(batches)) {
+        Ok(()) | Err(Err(_)) => None,
+        Err(Ok(batches)) => {
+            let tokens = batches.into_iter().map(|batch| batch.token).collect();
+            Some(Undelivered { worker, tokens })
+        }
     }));
 }

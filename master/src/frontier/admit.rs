@@ -88,7 +88,13 @@ impl<S: Store> Frontier<S> {
                 number
             }
         };
-        self.specify(number, spec, seeds)?;
+        if let Err(error) = self.specify(number, spec, seeds) {
+            if known.is_none() {
+                // It never was.
+                self.crawls.remove(&number);
+            }
+            return Err(error);
+        }
         let mut new_seeds = 0;
         for url in seeds {
             let candidate =

@@ -51,6 +51,15 @@ impl<S: Store> Frontier<S> {
                 self.gates.remove(&at.host);
             }
         }
+        self.wake_others(at);
+    }
+
+    /// Says anew when the other crawls may have a host: one of them wants it no more.
+    pub(super) fn wake_others(&mut self, at: HostRef) {
+        let crawls = self.gates.get(&at.host).map(|gate| gate.crawls.clone());
+        for number in crawls.unwrap_or_default().into_iter().filter(|number| *number != at.crawl) {
+            self.wake(HostRef { crawl: number, ..at }, Moment(0));
+        }
     }
 
     /// A crawl takes the host: the others wait until it is freed.

@@ -1,6 +1,9 @@
 //! Leases after they were granted: renewed, handed back, run out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use trawl_shared::{lease::Token, outcome::Class, url::UrlId};
 
@@ -39,12 +42,27 @@ impl<S: Store> Frontier<S> {
                 Some(lease) if &*lease.worker == worker => {
                     self.deadlines.remove(&(lease.deadline, *token));
                     lease.deadline = deadline;
+                    lease.is_unknown = false;
                     self.deadlines.insert((deadline, *token));
                 }
                 _ => lost.push(*token),
             }
         }
+        self.note_unknown(worker, tokens, now);
         lost
+    }
+
+    /// Notes the leases that a worker does not name although it has had time to hear
+    /// of them: their answer was lost on the way, or it has let go of them.
+    fn note_unknown(&mut self, worker: &str, named: &[Token], now: Moment) {
+        let known_by = self.limits.lease.mul_f64(0.75);
+        let named: HashSet<Token> = named.iter().copied().collect();
+        for (token, lease) in &mut self.leases {
+            let is_old = lease.deadline <= now + known_by;
+            if is_old && &*lease.worker == worker && !named.contains(token) {
+                lease.is_unknown = true;
+            }
+        }
     }
 
     /// Of a worker's leases, those that are wanted back: their crawl is paused or
@@ -100,7 +118,9 @@ impl<S: Store> Frontier<S> {
         while let Some((deadline, token)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            self.take_back(token, TakenBack::Lost, now)?;
+            let is_unknown = self.leases.get(&token).is_some_and(|lease| lease.is_unknown);
+            let how = if is_unknown { TakenBack::HandedBack } else { TakenBack::Lost };
+            self.take_back(token, how, now)?;
             expired += 1;
         }
         Ok(expired)

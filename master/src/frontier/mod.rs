@@ -174,6 +174,8 @@ struct Lease {
     /// What of it has not ended.
     open: BTreeSet<Slot>,
     deadline: Moment,
+    /// Its worker lives, and does not seem to know of it.
+    is_unknown: bool,
 }
 
 impl<S: Store> Frontier<S> {
@@ -274,7 +276,10 @@ impl<S: Store> Frontier<S> {
             self.take_host(at);
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
-            self.leases.insert(token, Lease { worker: row.worker.into(), at, open, deadline });
+            self.leases.insert(
+                token,
+                Lease { worker: row.worker.into(), at, open, deadline, is_unknown: false },
+            );
         }
         // A host that is lent under several tokens is busy once.
         for (number, crawl) in &mut self.crawls {

@@ -859,6 +859,35 @@ fn a_crawl_with_many_hosts_does_not_keep_another_from_the_one_that_they_share() 
 }
 
 #[test]
+fn a_submission_that_is_refused_leaves_nothing_behind() {
+    let mut frontier = frontier(spec(), &["http://a.example/"]);
+    let long = "x".repeat(200);
+    let seeds: Vec<CrawlUrl> =
+        (0..20_000).map(|n| format!("http://{n}.{long}.example/").parse().unwrap()).collect();
+    let host = CrawlSpec { scope: ScopeKind::Host, ..spec() };
+    assert!(frontier.submit("big", host, &seeds, Moment(0)).is_err());
+    assert_eq!(frontier.status(None).len(), 1);
+    frontier.checkpoint(Moment(1)).unwrap();
+    let (frontier, _) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    assert_eq!(frontier.status(None).len(), 1);
+}
+
+#[test]
+fn a_lease_that_its_living_worker_never_heard_of_is_no_loss() {
+    let mut frontier = frontier(spec(), &["http://a.example/", "http://b.example/"]);
+    let lent = lend(&mut frontier, 0);
+    // The worker names one of the two.
+    assert_eq!(frontier.renew("w", &[lent[0].token], Moment(20_000)), []);
+    assert_eq!(frontier.expire(Moment(30_000)).unwrap(), 1);
+    let again = lend(&mut frontier, 40);
+    assert_eq!((urls(&again), again[0].urls[0].attempt), (vec!["http://b.example/"], 1));
+    // Of this one nobody has said anything since.
+    frontier.expire(Moment(50_000)).unwrap();
+    let again = lend(&mut frontier, 60);
+    assert_eq!((urls(&again), again[0].urls[0].attempt), (vec!["http://a.example/"], 2));
+}
+
+#[test]
 fn a_host_waits_for_the_longest_delay_of_those_who_want_it() {
     let mut frontier = frontier(spec(), &["http://a.example/1"]);
     let slow = CrawlSpec { delay: Span::secs(20), ..spec() };

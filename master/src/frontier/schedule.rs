@@ -212,6 +212,15 @@ impl<S: Store> Frontier<S> {
             return Ok(None);
         };
         crawl.forget_ready(host, at.host);
+        if host.leased.is_empty() && self.host_ready(at).is_none_or(|ready| ready > now) {
+            // Who wants it has changed since it was said to be ready.
+            self.wake(at, Moment(0));
+            return Ok(None);
+        }
+        let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
+        else {
+            return Ok(None);
+        };
         let host_left = host_pages_left(crawl, host);
         if host_left == 0 {
             if host.leased.is_empty() {
@@ -285,7 +294,8 @@ impl<S: Store> Frontier<S> {
             attempt: row.failures + row.losses + 1,
             via: row.via,
         }));
-        self.leases.insert(token, Lease { worker: Arc::clone(worker), at, open, deadline });
+        let worker = Arc::clone(worker);
+        self.leases.insert(token, Lease { worker, at, open, deadline, is_unknown: false });
         self.take_host(at);
         batch
     }

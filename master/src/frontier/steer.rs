@@ -3,6 +3,7 @@
 use super::{Frontier, Moment};
 use crate::store::{
     Store,
+    keys::HostRef,
     rows::{Finish, Wish},
 };
 
@@ -22,10 +23,20 @@ impl<S: Store> Frontier<S> {
         crawl.settle(now);
         crawl.row.wish = wish as i32;
         crawl.dirty = true;
+        let number = *number;
         if was_stopped {
-            let number = *number;
             self.restart(number, now);
         }
+        self.wake_hosts_of_others(number);
         true
+    }
+
+    /// Says anew when the hosts of a crawl may be visited by others.
+    fn wake_hosts_of_others(&mut self, crawl: u32) {
+        let hosts: Vec<HostRef> =
+            self.hosts.keys().copied().filter(|at| at.crawl == crawl).collect();
+        for at in hosts {
+            self.wake_others(at);
+        }
     }
 }
