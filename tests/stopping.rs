@@ -1,45 +1,22 @@
 //! A crawl that is stopped, by whatever means, ends with the same pages as one that is not: nothing
 //! lost, nothing twice.
 
-use harness::{Answer, Command, Pages, Site, Trawl, Web, ms, secs};
+use harness::{Answer, Sites, Trawl, Web, ms, secs};
 use tokio::time::{Instant, sleep};
 
 const PAGES: usize = 150;
 
-/// Three hosts of [`PAGES`] pages each, and seven broken links.
-async fn three_hosts() -> [Site; 3] {
-    let web = || Web::new().tree(PAGES, ms(8)).serve();
-    [web().await, web().await, web().await]
-}
-
-fn crawl_all(trawl: &Trawl, sites: &[Site]) -> Command {
-    trawl.crawl(sites.iter().map(|site| site.url("/")))
-}
-
-/// What a crawl of these hosts brings that nobody disturbs. The hosts forget it.
-async fn undisturbed(sites: &[Site]) -> Pages {
-    let trawl = Trawl::new();
-    crawl_all(&trawl, sites).done().await.expect(0);
-    let pages = trawl.pages().await;
-    assert_eq!(pages.count(), sites.len() * (PAGES + 7));
-    for site in sites {
-        assert!(site.counts().values().all(|&visits| visits == 1), "{:?}", site.counts());
-        site.forget();
-    }
-    pages
-}
-
-/// Requests beyond the first of each URL.
-fn again(sites: &[Site]) -> usize {
-    sites.iter().map(|site| site.visits().len() - site.counts().len()).sum()
+/// Three hosts of [`PAGES`] pages each.
+async fn three_hosts() -> Sites {
+    Sites::trees(3, PAGES, ms(8)).await
 }
 
 #[tokio::test]
 async fn ctrl_c_stops_cleanly_and_the_same_command_resumes() {
     let sites = three_hosts().await;
-    let want = undisturbed(&sites).await;
+    let want = sites.undisturbed().await;
     let trawl = Trawl::new();
-    let crawl = crawl_all(&trawl, &sites);
+    let crawl = trawl.crawl(sites.seeds());
 
     for count in [20, 70, 110] {
         let running = crawl.start();
@@ -52,15 +29,15 @@ async fn ctrl_c_stops_cleanly_and_the_same_command_resumes() {
     crawl.done().await.expect(0);
 
     assert_eq!(trawl.pages().await.content(), want.content());
-    assert_eq!(again(&sites), 0, "nothing is fetched again");
+    assert_eq!(sites.again(), 0, "nothing is fetched again");
 }
 
 #[tokio::test]
 async fn a_crawl_that_is_killed_five_times_ends_with_the_same_pages() {
     let sites = three_hosts().await;
-    let want = undisturbed(&sites).await;
+    let want = sites.undisturbed().await;
     let trawl = Trawl::new();
-    let crawl = crawl_all(&trawl, &sites);
+    let crawl = trawl.crawl(sites.seeds());
 
     for count in [1, 25, 60, 90, 130] {
         let running = crawl.start();
@@ -71,7 +48,7 @@ async fn a_crawl_that_is_killed_five_times_ends_with_the_same_pages() {
 
     assert_eq!(trawl.pages().await.content(), want.content());
     // Only what had been fetched and not yet acknowledged.
-    let again = again(&sites);
+    let again = sites.again();
     println!("{again} of {} fetched again after 5 kills", want.count());
     assert!(again < want.count() / 4, "{again} fetched again");
 }
@@ -121,7 +98,7 @@ async fn a_second_crawl_on_a_data_directory_is_refused_and_the_first_goes_on() {
     first.done().await.expect(0);
 
     assert_eq!(trawl.pages().await.count(), 67);
-    assert_eq!(again(&[site]), 0);
+    assert!(site.counts().values().all(|&visits| visits == 1), "{:?}", site.counts());
 }
 
 #[tokio::test]

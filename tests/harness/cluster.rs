@@ -2,7 +2,13 @@
 
 use std::ffi::OsStr;
 
-use crate::{Command, Duration, Ended, Running, Trawl, secs};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::{Command, Duration, Ended, Pages, Running, Trawl, ms, secs};
+
+/// How long a cluster may take for what it is waited for to do.
+const PATIENCE: Duration = secs(60);
 
 /// A master that runs; killed when dropped.
 #[derive(Debug)]
@@ -11,6 +17,16 @@ pub struct Master {
     pub url: String,
     /// The process.
     pub running: Running,
+}
+
+/// A master that a test starts, stops and kills, always at the same address and on the same data
+/// directory, and the commands that are given to it.
+#[derive(Debug)]
+pub struct Cluster {
+    trawl: Trawl,
+    command: Command,
+    url: String,
+    master: Option<Running>,
 }
 
 impl Trawl {
@@ -65,18 +81,173 @@ impl Master {
     }
 }
 
+impl Cluster {
+    /// A master that lends for this long, and listens.
+    pub async fn start(lease: Duration) -> Self {
+        let mut cluster = Self::absent(lease);
+        cluster.start_master().await;
+        cluster
+    }
+
+    /// The same, but its master has not been started yet.
+    pub fn absent(lease: Duration) -> Self {
+        // A loopback address of its own: nobody else takes its port while it is down.
+        let byte = || fastrand::u8(1..255);
+        let address = format!("127.{}.{}.{}:7070", byte().max(100), byte(), byte());
+        let trawl = Trawl::new();
+        let lease = format!("{}ms", lease.as_millis());
+        let command = trawl.master().set("--listen", &address).set("--lease", lease);
+        Self { trawl, command, url: format!("http://{address}"), master: None }
+    }
+
+    /// Starts the master, and waits until it listens.
+    pub async fn start_master(&mut self) {
+        self.master = Some(self.command.serve().await.running);
+    }
+
+    /// `kill -9` to the master, and its end.
+    pub async fn kill_master(&mut self) {
+        self.take_master().kill().await;
+    }
+
+    /// SIGTERM to the master, and its end.
+    pub async fn stop_master(&mut self) {
+        let master = self.take_master();
+        master.terminate();
+        master.done().await.expect(130);
+    }
+
+    /// The master's process.
+    pub fn master(&self) -> &Running {
+        self.master.as_ref().expect("the master was started")
+    }
+
+    fn take_master(&mut self) -> Running {
+        self.master.take().expect("the master was started")
+    }
+
+    /// Where the master listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its data directory, and files beside it.
+    pub fn trawl(&self) -> &Trawl {
+        &self.trawl
+    }
+
+    /// `trawl worker --name NAME`.
+    pub fn worker(&self, name: &str) -> Command {
+        self.trawl.worker(&self.url).set("--name", name)
+    }
+
+    /// `trawl submit SEEDS --name NAME`, with the options of [`Trawl::crawl`].
+    pub fn submit<S: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        seeds: impl IntoIterator<Item = S>,
+    ) -> Command {
+        self.trawl.submit(seeds, &self.url).set("--name", name)
+    }
+
+    /// `trawl VERB ARGS`.
+    pub fn ask<'a>(&self, verb: &str, args: impl IntoIterator<Item = &'a str>) -> Command {
+        self.trawl.ask(verb, args, &self.url)
+    }
+
+    /// What `trawl VERB ARGS --json` tells.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn told<'a>(&self, verb: &str, args: impl IntoIterator<Item = &'a str>) -> Value {
+        let told = self.ask(verb, args).set_flag("--json").done().await.expect(0);
+        serde_json::from_str(&told.stdout).unwrap()
+    }
+
+    /// Asks so again until the answer will do, and returns it.
+    ///
+    /// # Panics
+    /// If that takes too long; with the last answer.
+    pub async fn told_until<'a>(
+        &self,
+        verb: &str,
+        args: impl IntoIterator<Item = &'a str> + Clone,
+        will_do: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let late = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.told(verb, args.clone()).await;
+            if will_do(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < late, "not within {PATIENCE:?}: {answer:#}");
+            sleep(ms(50)).await;
+        }
+    }
+
+    /// Where a crawl stands.
+    pub async fn crawl(&self, name: &str) -> Value {
+        self.crawl_until(name, |_| true).await
+    }
+
+    /// Where a crawl stands, as soon as that will do.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub async fn crawl_until(&self, name: &str, will_do: impl Fn(&Value) -> bool) -> Value {
+        let status = self.told_until("status", [name], |status| will_do(&status["crawls"][0]));
+        status.await["crawls"][0].take()
+    }
+
+    /// What a worker does, as soon as that will do. Null if the master does not know it.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub async fn worker_until(&self, name: &str, will_do: impl Fn(&Value) -> bool) -> Value {
+        let find = |told: &Value| {
+            let workers = told["workers"].as_array().into_iter().flatten();
+            workers.cloned().find(|worker| worker["name"] == name).unwrap_or_default()
+        };
+        find(&self.told_until("workers", [], |told| will_do(&find(told))).await)
+    }
+
+    /// Waits until every crawl has ended as complete.
+    ///
+    /// # Panics
+    /// If that takes too long, or one has ended otherwise.
+    pub async fn complete(&self) {
+        let wait = self.ask("status", []).set_flag("--wait").set_flag("--json").within(PATIENCE);
+        let status: Value = serde_json::from_str(&wait.done().await.expect(0).stdout).unwrap();
+        for crawl in status["crawls"].as_array().unwrap() {
+            assert_eq!(crawl["reason"], "complete", "{status:#}");
+            assert_eq!((&crawl["queued"], &crawl["leased"]), (&0.into(), &0.into()), "{status:#}");
+        }
+    }
+
+    /// The pages of a crawl, as the running master exports them.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn pages(&self, crawl: &str) -> Pages {
+        let path = self.trawl.file(&format!("{crawl}.jsonl"));
+        let export = self.ask("export", []).set("--crawl", crawl).set("--format", "jsonl");
+        export.set("--out", &path).done().await.expect(0);
+        Pages::read(&path)
+    }
+}
+
 /// Asks again until the answer will do.
 ///
 /// # Panics
 /// If that takes longer than the limit; with the last answer.
 pub async fn until(command: &Command, limit: Duration, will_do: impl Fn(&Ended) -> bool) -> Ended {
-    let late = tokio::time::Instant::now() + limit;
+    let late = Instant::now() + limit;
     loop {
         let answer = command.done().await;
         if will_do(&answer) {
             return answer;
         }
-        assert!(tokio::time::Instant::now() < late, "not within {limit:?}: {answer}");
-        tokio::time::sleep(crate::ms(100)).await;
+        assert!(Instant::now() < late, "not within {limit:?}: {answer}");
+        sleep(ms(100)).await;
     }
 }

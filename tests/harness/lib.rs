@@ -3,8 +3,9 @@
 //! A test runs the real program: [`Trawl`] is one data directory and the commands
 //! on it. What it crawls is a [`Site`], a small web of the test's own on loopback
 //! that counts visits and misbehaves on request, or one of the real sites
-//! ([`real`]). A [`Master`] is one in a process of its own, with commands that ask it. What it got is read back as [`Page`]s, or by the tools of others
-//! ([`tools`]).
+//! ([`real`]); several hosts together are [`Sites`]. A [`Cluster`] is a master that a
+//! test starts, stops and kills, with its workers and whoever asks it. What came of it
+//! is read back as [`Page`]s, or by the tools of others ([`tools`]).
 //!
 //! The program and the tools come from the environment that `tests/run` sets up;
 //! without it every test fails and says so. Everything that a test starts ends
@@ -17,12 +18,14 @@ mod env;
 mod pages;
 pub mod real;
 mod site;
+mod sites;
 pub mod tools;
 mod trawl;
 
-pub use cluster::{Master, until};
+pub use cluster::{Cluster, Master, until};
 pub use pages::{Outlink, Page, Pages};
 pub use site::{Answer, Site, Visit, Web};
+pub use sites::Sites;
 pub use trawl::{Command, Ended, Running, Trawl};
 
 pub use std::time::Duration;

@@ -273,6 +273,29 @@ impl Site {
         assert!(done.is_ok(), "after a minute, {} of {count} requests", self.visits().len());
     }
 
+    /// Returns when this path has been asked for.
+    ///
+    /// # Panics
+    /// If that takes more than a minute.
+    pub async fn asked_for(&self, path: &str) {
+        self.asked_for_again(path, 1).await;
+    }
+
+    /// Returns when this path has been asked for so many times.
+    ///
+    /// # Panics
+    /// If that takes more than a minute.
+    pub async fn asked_for_again(&self, path: &str, times: usize) {
+        let mut count = self.log.count.subscribe();
+        let asked = async {
+            while self.visits_of(path) < times {
+                count.changed().await.expect("the site is there as long as its log");
+            }
+        };
+        let done = timeout(secs(60), asked).await;
+        assert!(done.is_ok(), "after a minute, not {times} of {path} in {:?}", self.counts());
+    }
+
     /// Forgets all requests so far.
     pub fn forget(&self) {
         self.log.visits.lock().unwrap().clear();

@@ -286,6 +286,33 @@ impl Running {
         self.signal("TERM");
     }
 
+    /// SIGSTOP: it stands still, as on a machine that swaps or sleeps.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT: it goes on where it stood.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// The most bytes of memory that it has had so far.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn memory_peak(&self) -> u64 {
+        let pid = self.child.id().expect("it is still running");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it is still running").to_string();
         let kill = format!("kill -{name} \"$0\"");

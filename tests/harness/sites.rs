@@ -1,0 +1,61 @@
+//! Several hosts that are crawled together, by which a crawl that was disturbed is held against
+//! one that was not.
+
+use std::ops::Deref;
+
+use crate::{Duration, Pages, Site, Trawl, Web};
+
+/// Hosts, each with a [`Web::tree`].
+#[derive(Debug)]
+pub struct Sites {
+    sites: Vec<Site>,
+    pages: usize,
+}
+
+impl Sites {
+    /// So many hosts of so many pages each, and seven broken links; each page takes `wait`.
+    pub async fn trees(hosts: usize, pages: usize, wait: Duration) -> Self {
+        let mut sites = Vec::new();
+        for _ in 0..hosts {
+            sites.push(Web::new().tree(pages, wait).serve().await);
+        }
+        Self { sites, pages }
+    }
+
+    /// Where a crawl of all of them starts.
+    pub fn seeds(&self) -> Vec<String> {
+        self.sites.iter().map(|site| site.url("/")).collect()
+    }
+
+    /// What a crawl of them in one process brings that nobody disturbs. The hosts forget it.
+    ///
+    /// # Panics
+    /// If it fails, or does not find every page by one visit.
+    pub async fn undisturbed(&self) -> Pages {
+        let trawl = Trawl::new();
+        trawl.crawl(self.seeds()).done().await.expect(0);
+        let pages = trawl.pages().await;
+        assert_eq!(pages.count(), self.sites.len() * (self.pages + 7));
+        assert_eq!(self.again(), 0);
+        self.forget();
+        pages
+    }
+
+    /// Requests beyond the first of each URL.
+    pub fn again(&self) -> usize {
+        self.sites.iter().map(|site| site.visits().len() - site.counts().len()).sum()
+    }
+
+    /// Forgets all requests so far.
+    pub fn forget(&self) {
+        self.sites.iter().for_each(Site::forget);
+    }
+}
+
+impl Deref for Sites {
+    type Target = [Site];
+
+    fn deref(&self) -> &[Site] {
+        &self.sites
+    }
+}
