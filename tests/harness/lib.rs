@@ -14,6 +14,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 mod cluster;
+pub mod containers;
 mod env;
 mod pages;
 pub mod real;

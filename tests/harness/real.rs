@@ -31,10 +31,9 @@ static SERVER: OnceLock<Child> = OnceLock::new();
 /// # Panics
 /// If they cannot be served.
 pub fn sites() -> Vec<RealSite> {
-    let folder = env::folder().join("sites");
     SERVER.get_or_init(|| {
         let mut server = Command::new(env::tests().join("sites/serve"))
-            .arg(&folder)
+            .arg(env::folder().join("sites"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -44,7 +43,13 @@ pub fn sites() -> Vec<RealSite> {
         assert_eq!(line, "ready\n", "the real sites could not be served");
         server
     });
-    serde_json::from_slice(&fs::read(folder.join("sites.json")).unwrap()).unwrap()
+    laid()
+}
+
+/// All real sites, whether or not they are being served.
+pub(crate) fn laid() -> Vec<RealSite> {
+    let path = env::folder().join("sites/sites.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// One of them.
@@ -57,6 +62,12 @@ pub fn site(name: &str) -> RealSite {
 }
 
 impl RealSite {
+    /// The address and port that it is served at.
+    pub(crate) fn address(&self) -> &str {
+        let rest = self.seed.strip_prefix("http://").expect("it is served without TLS");
+        rest.split('/').next().unwrap_or(rest)
+    }
+
     /// The oracle's account of it. It is made once for each version of the site and of the oracle.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    path::Path,
     process::{Command, Output},
 };
 
@@ -26,6 +27,11 @@ pub fn python<A: AsRef<OsStr>>(script: &str, args: impl IntoIterator<Item = A>) 
 /// Runs a program that a Python package of the tests' requirements brings, such as `warcio`.
 pub fn tool<A: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = A>) -> Printed {
     printed(Command::new(env::folder().join("venv/bin").join(name)).args(args))
+}
+
+/// Runs a program of the system on a file.
+pub fn system<'a>(name: &str, args: impl IntoIterator<Item = &'a str>, file: &Path) -> Printed {
+    printed(Command::new(name).args(args).arg(file))
 }
 
 /// Runs a shell script with a mount namespace of its own, in which it may mount what it likes: all

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 use trawl_proto::{
@@ -53,6 +56,9 @@ const REPORT_BYTES: usize = 256;
 
 /// Bytes to keep free for the offers of a page that has more than fit into a message.
 const MORE_OFFERS_BYTES: usize = OFFERS_MAX * (URL_BYTES_MAX + size_of::<v1::Offer>());
+
+/// The longest wait for a report's next part; it keeps its room meanwhile.
+const PART_MAX: Duration = Duration::from_secs(60);
 
 /// Bytes of what is said about a failure; a fraction of it is kept.
 const DETAIL_BYTES_MAX: usize = 4 * 1024;
@@ -298,7 +304,10 @@ impl Group {
 }
 
 async fn next_part(parts: &mut Streaming<ReportPart>) -> Result<Option<Part>, Status> {
-    match parts.next().await.transpose()? {
+    let part = timeout(PART_MAX, parts.next()).await.map_err(|_| {
+        Status::deadline_exceeded(format!("no part of the report came for {PART_MAX:?}"))
+    })?;
+    match part.transpose()? {
         None => Ok(None),
         Some(ReportPart { part: Some(part) }) => Ok(Some(part)),
         Some(ReportPart { part: None }) => Err(Status::invalid_argument("an empty report part")),
