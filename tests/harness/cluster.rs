@@ -205,8 +205,8 @@ impl Cluster {
     /// If that takes too long.
     pub async fn worker_until(&self, name: &str, will_do: impl Fn(&Value) -> bool) -> Value {
         let find = |told: &Value| {
-            let workers = told["workers"].as_array().into_iter().flatten();
-            workers.cloned().find(|worker| worker["name"] == name).unwrap_or_default()
+            let mut workers = told["workers"].as_array().into_iter().flatten();
+            workers.find(|worker| worker["name"] == name).cloned().unwrap_or_default()
         };
         find(&self.told_until("workers", [], |told| will_do(&find(told))).await)
     }
