@@ -19,8 +19,8 @@ use trawl_shared::url::UrlId;
 
 const LEASE: Duration = secs(10);
 
-/// Bytes of records that one page may have, of which the rest of the contract knows nothing.
-const RECORDS_MAX: u64 = 1 << 30;
+/// More bytes of records than one page may have.
+const TOO_MANY: u64 = 2 << 30;
 
 /// A worker that sends what it likes.
 struct Foreign {
@@ -277,9 +277,17 @@ async fn reports_that_cannot_be_are_refused_as_a_whole() {
             "without an outcome",
         ),
     ];
-    for lengths in [[RECORDS_MAX * 2, 0, 0], [u64::MAX, 1, 1]] {
+    let long = "x".repeat(5_000);
+    let told = Failure { kind: "timeout".into(), detail: long.clone(), ..Failure::default() };
+    let told = UrlReport { outcome: Some(Outcome::Failure(told)), ..failure(&batch) };
+    reports.push((vec![header(), Part::Url(told)], odd, "what is said about a URL may take"));
+    let offer = Offer { url: site.url(&format!("/{long}")), hops: 0 };
+    let found = UrlReport { offers: vec![offer], ..failure(&batch) };
+    reports.push((vec![header(), Part::Url(found)], odd, "a URL has 2048 bytes at most"));
+    reports.push((vec![header(), fails(), offers()], odd, "further offers after a few"));
+    for lengths in [[TOO_MANY, 0, 0], [u64::MAX, 1, 1]] {
         let parts = vec![header(), answers(lengths, Vec::new())];
-        reports.push((parts, Code::ResourceExhausted, "a page's records may take"));
+        reports.push((parts, odd, "a page's records may take"));
     }
     // A good one before does not help a bad one, nor the other way round.
     let parts = vec![header(), fails(), with_status(99)];
