@@ -14,10 +14,11 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use trawl_master::{
     api::WorkerApi,
@@ -29,7 +30,13 @@ use trawl_master::{
     },
     workers::WorkerState,
 };
-use trawl_proto::v1::worker_server::WorkerServer;
+use trawl_proto::{
+    PROTOCOL,
+    v1::{
+        JoinRequest, ReportHeader, ReportPart, Response, UrlReport, Verdict, report_part::Part,
+        url_report::Outcome, worker_client::WorkerClient, worker_server::WorkerServer,
+    },
+};
 use trawl_shared::{
     outcome::Class,
     spec::{CrawlSpec, RobotsPolicy},
@@ -237,7 +244,7 @@ async fn what_a_worker_let_go_of_comes_again_even_if_its_renewal_came_late() {
     let late = |count| if count == 1 { Duration::from_secs(5) } else { Duration::ZERO };
     let (status, fetched) = crawl(PAGES, Span::secs(0), late).await;
     assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
-    assert_eq!(status.leases_expired, 1, "the lease that was let go of");
+    assert_eq!(status.leases_expired, 0, "its worker lives, and has let go of it: no loss");
     assert_eq!(fetched.len(), PAGES);
     assert!(fetched.values().all(|count| *count == 1), "nothing is fetched twice: {fetched:?}");
 }
@@ -358,4 +365,38 @@ async fn a_worker_ends_when_another_takes_its_name() {
     assert_eq!(status.outcomes, [(Class::Ok, PAGES as u64)]);
     stop.cancel();
     second.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_stands_still_gives_its_room_back() {
+    const ROOM: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let master = TestMaster::start(dir.path());
+    let api = WorkerApi::new(master.crawls.clone(), Size::bytes(ROOM));
+    let mut client = WorkerClient::new(WorkerServer::new(api));
+    let join = JoinRequest { worker: "w".into(), protocol: PROTOCOL, ..JoinRequest::default() };
+    let session = client.join(join).await.unwrap().into_inner().session;
+    let report = move |response_len| {
+        let header = Part::Header(ReportHeader { worker: "w".into(), session });
+        let response =
+            Response { status: 200, sha1: vec![0; 20], response_len, ..Response::default() };
+        let (id, outcome) = (vec![0; 20], Some(Outcome::Response(response)));
+        let url = Part::Url(UrlReport { id, outcome, ..UrlReport::default() });
+        tokio_stream::iter([header, url].map(|part| ReportPart { part: Some(part) }))
+    };
+
+    // One takes all the room for records that never come. Another one waits for room.
+    let began = Instant::now();
+    let mut staller = client.clone();
+    let stalled = tokio::spawn(async move {
+        staller.report(report(ROOM).chain(tokio_stream::pending())).await.unwrap_err()
+    });
+    sleep(Duration::from_secs(1)).await;
+    let verdicts = client.report(report(0)).await.unwrap().into_inner().verdicts;
+
+    assert_eq!(verdicts, [Verdict::Stale as i32]);
+    assert_eq!(stalled.await.unwrap().code(), Code::DeadlineExceeded);
+    let waited = began.elapsed().as_secs();
+    assert!((59..90).contains(&waited), "{waited} s");
+    master.stop().await;
 }
