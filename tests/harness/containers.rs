@@ -274,9 +274,12 @@ impl Containers {
             copy(Path::new(path), &files.join(path.trim_start_matches('/')));
         }
         copy(&nginx, &files.join("nginx"));
-        let mut conf = fs::read_to_string(sites.join("nginx.conf"))
-            .unwrap()
-            .replace(&*sites.to_string_lossy(), "/sites")
+        let conf = fs::read_to_string(sites.join("nginx.conf")).unwrap();
+        // It names the folder by the path that it was laid at, which may lead here by a link.
+        let laid_at =
+            conf.lines().find_map(|line| line.strip_prefix("pid ")?.strip_suffix("/nginx.pid;"));
+        let mut conf = conf
+            .replace(laid_at.expect("nginx.conf says where its pid goes"), "/sites")
             .replace("/sites/nginx.pid", "/tmp/nginx.pid")
             .replace("/sites/temp", "/tmp");
         for site in real::laid() {
