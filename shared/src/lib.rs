@@ -36,5 +36,7 @@ pub mod security;
 
 pub mod untrusted;
 
+pub mod sabotage;
+
 /// This build's version, as it appears in logs, WARC files and the user agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
