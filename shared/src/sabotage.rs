@@ -10,8 +10,8 @@
 pub enum Fault {
     /// The master answers before what it answers is durable.
     AnswerBeforeSync,
-    /// The master counts a report again that has counted before.
-    CountTwice,
+    /// The master stores the records of reports before it has judged them.
+    StoreUnjudged,
     /// The worker goes on with a lease that may have run out.
     IgnoreDeadline,
     /// The master forgets after a restart when a host was last let go of.
