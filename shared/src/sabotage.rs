@@ -24,6 +24,19 @@ pub enum Fault {
     SplitCommit,
 }
 
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 7] = [
+        Self::AnswerBeforeSync,
+        Self::StoreUnjudged,
+        Self::IgnoreDeadline,
+        Self::ForgetVisits,
+        Self::TakeStale,
+        Self::KeepExpired,
+        Self::SplitCommit,
+    ];
+}
+
 #[cfg(feature = "sabotage")]
 mod set {
     use std::cell::Cell;

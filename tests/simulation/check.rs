@@ -9,12 +9,13 @@ use std::{
 };
 
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use trawl_master::{
     pages::{Committed, CrawlPages, Place, Scan},
     store::{
         Batch,
         keys::{self, HostRef, Slot},
-        rows::{CrawlRow, Finish, LeaseRow, QueueRow, UrlRow, UrlState},
+        rows::{CrawlRow, Finish, HostRow, LeaseRow, QueueRow, UrlRow, UrlState},
     },
 };
 use trawl_proto::v1::url_report::Outcome;
@@ -27,13 +28,13 @@ use crate::{
 };
 
 /// What is promised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Invariant {
     /// What the master has acknowledged is there, whatever happens.
     NothingLost,
     /// A URL has one page record at most in a crawl.
     NothingTwice,
-    /// A URL is lent once at a time, and fetched once at a time.
+    /// A URL is lent to one worker at a time, and nobody else fetches it then.
     OneLease,
     /// Two visits of a host are as far apart as its delay.
     Politeness,
@@ -46,7 +47,7 @@ pub(crate) enum Invariant {
 }
 
 /// A promise that was broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Violation {
     pub(crate) invariant: Invariant,
     pub(crate) at: Duration,
@@ -94,6 +95,7 @@ impl Account<'_> {
         ledger.check_told(&self.told);
         ledger.check_end(self.web);
         ledger.check_pages(self.pages);
+        ledger.check_holders(&self.visits, self.tick);
         ledger.check_visits(&self.visits, self.delay, self.tick);
         ledger.violations
     }
@@ -106,7 +108,15 @@ struct Ledger {
     current: Map,
     durable: Map,
     unsynced: Vec<Batch>,
+    grants: Vec<Grant>,
     violations: Vec<Violation>,
+}
+
+/// A URL that was lent to a worker.
+struct Grant {
+    at: Duration,
+    url: String,
+    worker: String,
 }
 
 impl Ledger {
@@ -210,6 +220,32 @@ impl Ledger {
             if let Some((token, _)) = other {
                 self.broken(Invariant::OneLease, format!("{slot:?} is lent already, by {token}"));
             }
+            let queue =
+                self.current.get(&keys::queue(at, slot)).map(|row| QueueRow::decode(&row[..]));
+            let host = self.current.get(&keys::host(at)).map(|row| HostRow::decode(&row[..]));
+            if let (Some(Ok(queue)), Some(Ok(host))) = (queue, host) {
+                let (url, worker) = (host.key + &queue.path, granted.worker.clone());
+                self.grants.push(Grant { at: self.at, url, worker });
+            }
+        }
+    }
+
+    /// Nobody fetches what somebody else was lent since.
+    fn check_holders(&mut self, visits: &[Visit], tick: Duration) {
+        for visit in visits {
+            let end = visit.end.unwrap_or(self.at);
+            let another = |grant: &&Grant| {
+                grant.url == visit.url
+                    && grant.worker != visit.worker
+                    && visit.begin < grant.at
+                    && grant.at + tick < end
+            };
+            if let Some(grant) = self.grants.iter().find(another) {
+                let (url, mine, other) = (&visit.url, &visit.worker, &grant.worker);
+                let what = format!("{mine} fetches {url}, which {other} was lent meanwhile");
+                let violation = Violation { invariant: Invariant::OneLease, at: grant.at, what };
+                self.violations.push(violation);
+            }
         }
     }
 
@@ -295,7 +331,8 @@ impl Ledger {
                 self.broken(Invariant::Completion, what);
                 continue;
             }
-            let state_of = |row: (&Vec<u8>, &Vec<u8>)| Some((keys::url_of(row.0)?.1.0, state(row.1)));
+            let state_of =
+                |row: (&Vec<u8>, &Vec<u8>)| Some((keys::url_of(row.0)?.1.0, state(row.1)));
             let ended: BTreeMap<[u8; 20], Option<UrlState>> =
                 self.rows(keys::urls(number)).filter_map(state_of).collect();
             if ended.len() != web.answers().len() {
@@ -360,7 +397,7 @@ impl Ledger {
         }
     }
 
-    /// No URL is fetched by two at a time, and no host before its delay.
+    /// No host is visited before its delay.
     fn check_visits(&mut self, visits: &[Visit], delay: Duration, tick: Duration) {
         let mut last: BTreeMap<&str, &Visit> = BTreeMap::new();
         let mut sorted: Vec<&Visit> = visits.iter().collect();
@@ -369,17 +406,11 @@ impl Ledger {
             self.at = visit.begin;
             if let Some(before) = last.get(&*visit.host)
                 && let Some(end) = before.end
+                && visit.begin + tick < end + delay
             {
-                if before.url == visit.url && visit.begin < end {
-                    let (url, a, b) = (&visit.url, &before.worker, &visit.worker);
-                    let what = format!("{url} is fetched by {a} and {b} at once");
-                    self.broken(Invariant::OneLease, what);
-                }
-                if visit.begin + tick < end + delay {
-                    let gap = visit.begin.saturating_sub(end);
-                    let what = format!("{} after {gap:?} by {}", visit.url, visit.worker);
-                    self.broken(Invariant::Politeness, what);
-                }
+                let gap = visit.begin.saturating_sub(end);
+                let what = format!("{} after {gap:?} by {}", visit.url, visit.worker);
+                self.broken(Invariant::Politeness, what);
             }
             let is_later = |other: &&Visit| other.end.is_none_or(|end| visit.end >= Some(end));
             if last.get(&*visit.host).is_none_or(is_later) {

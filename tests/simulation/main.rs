@@ -11,18 +11,19 @@ mod wire;
 mod world;
 
 use std::{
-    collections::BTreeMap,
-    env,
-    sync::atomic::{AtomicU64, Ordering},
+    env, io,
+    panic::resume_unwind,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::Instant,
 };
 
+use tokio::time::Instant;
 use trawl_shared::sabotage::Fault;
 
 use self::{
     check::Invariant,
-    world::{Run, run},
+    world::{Run, Story},
 };
 
 /// Seeds of a usual run.
@@ -31,70 +32,71 @@ const SEEDS: u64 = 200;
 /// Seeds that once found something.
 const KEPT: &[u64] = &[];
 
-/// Runs seeds, as many at a time as there are processors, until one is like this.
-fn first(seeds: impl Iterator<Item = u64>, fault: Option<Fault>, is_it: fn(&Run) -> bool) -> Runs {
-    let seeds: Vec<u64> = seeds.collect();
-    let (next, stop) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-    let threads = thread::available_parallelism().map_or(1, |threads| threads.get());
-    let work = || {
-        let mut runs = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(seed) = seeds.get(index as usize) else { return runs };
-            if index > stop.load(Ordering::Relaxed) {
-                return runs;
-            }
-            let run = run(*seed, fault);
-            if is_it(&run) {
-                stop.fetch_min(index, Ordering::Relaxed);
-            }
-            runs.push(run);
+/// Where a process learns which seed it is to run, and with which fault.
+const SEED: &str = "TRAWL_SIM_SEED";
+const FAULT: &str = "TRAWL_SIM_FAULT";
+
+/// Before what a process says of its run.
+const RESULT: &str = "RUN: ";
+
+/// Runs a seed in a process of its own.
+fn run(seed: u64, fault: Option<Fault>) -> Run {
+    let ran = || -> io::Result<Run> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["--exact", "one_seed", "--ignored", "--nocapture"]);
+        command.env(SEED, seed.to_string());
+        if let Some(fault) = fault {
+            command.env(FAULT, format!("{fault:?}"));
         }
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let result = said.lines().find_map(|line| line.split_once(RESULT));
+        let (_, result) = result.ok_or_else(|| {
+            io::Error::other(format!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+        })?;
+        Ok(serde_json::from_str(result)?)
     };
-    let runs = thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
-    });
-    Runs(runs)
+    ran().unwrap_or_else(|error| panic!("seed {seed} did not come to its end: {error}"))
 }
 
-struct Runs(Vec<Run>);
+/// One seed, as the others ask for it.
+#[test]
+#[ignore = "the other tests run it, in processes of its own"]
+fn one_seed() {
+    let seed = number(SEED).expect("the seed is set");
+    let fault = env::var(FAULT).ok();
+    let is_it = |of: &Fault| fault.as_deref() == Some(&*format!("{of:?}"));
+    let fault = Fault::ALL.into_iter().find(is_it);
+    let run = world::run(seed, fault).expect("the machine lets it run");
+    println!("{RESULT}{}", serde_json::to_string(&run).expect("it can be told"));
+}
 
-impl Runs {
-    /// What happened in all, for the log.
-    fn tell(&self, began: Instant) {
-        let sum = |of: fn(&world::Story) -> u64| -> u64 {
-            self.0.iter().map(|run| of(&run.story)).sum()
-        };
-        let hours = self.0.iter().map(|run| run.story.time.as_secs_f64()).sum::<f64>() / 3_600.0;
-        println!(
-            "{} seeds, {hours:.1} simulated hours in {:.0} s: {} power cuts and {} stops of the \
-             master, {} kills and {} stops of workers, {} partitions, {} clock steps; {} pages, \
-             {} visits, {} commits",
-            self.0.len(),
-            began.elapsed().as_secs_f64(),
-            sum(|story| story.power_cuts),
-            sum(|story| story.master_stops),
-            sum(|story| story.worker_kills),
-            sum(|story| story.worker_stops),
-            sum(|story| story.partitions),
-            sum(|story| story.clock_steps),
-            sum(|story| story.pages),
-            sum(|story| story.visits),
-            sum(|story| story.commits),
-        );
-    }
+/// Runs seeds, as many at a time as there are processors.
+fn run_all(seeds: &[u64]) -> Vec<Run> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let seeds = std::iter::from_fn(|| seeds.get(next.fetch_add(1, Ordering::Relaxed)));
+        seeds.map(|seed| run(*seed, None)).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, |threads| threads.get());
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
+}
 
-    fn assert_clean(&self) {
-        let mut report = String::new();
-        for run in self.0.iter().filter(|run| !run.violations.is_empty()) {
-            report += &format!("\nseed {} (again: tests/simulate --seed {0}):", run.seed);
-            for violation in run.violations.iter().take(8) {
-                report += &format!("\n  {violation}");
-            }
+fn assert_clean(runs: &[Run]) {
+    let mut report = String::new();
+    for run in runs.iter().filter(|run| !run.violations.is_empty()) {
+        report += &format!("\nseed {0} (again: tests/simulate --seed {0}):", run.seed);
+        for violation in run.violations.iter().take(8) {
+            report += &format!("\n  {violation}");
         }
-        assert!(report.is_empty(), "promises were broken:{report}");
     }
+    assert!(report.is_empty(), "promises were broken:{report}");
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -106,14 +108,15 @@ fn every_promise_holds_whatever_happens() {
     let began = Instant::now();
     let from = number("TRAWL_SIM_FROM").unwrap_or(0);
     let count = number("TRAWL_SIM_SEEDS").unwrap_or(SEEDS);
-    let runs = first(from..from + count, None, |_| false);
-    runs.tell(began);
-    runs.assert_clean();
+    let runs = run_all(&(from..from + count).collect::<Vec<_>>());
+    let story: Story = runs.iter().map(|run| run.story).sum();
+    println!("{} seeds in {:.0} s: {story}", runs.len(), began.elapsed().as_secs_f64());
+    assert_clean(&runs);
 }
 
 #[test]
 fn what_once_failed_does_not_fail_again() {
-    first(KEPT.iter().copied(), None, |_| false).assert_clean();
+    assert_clean(&run_all(KEPT));
 }
 
 #[test]
@@ -128,7 +131,7 @@ fn a_seed_runs_the_same_way_every_time() {
 
 #[test]
 fn every_promise_is_seen_to_be_broken_where_it_is() {
-    let mut caught = BTreeMap::new();
+    let mut missed = Vec::new();
     for (fault, invariant) in [
         (Fault::AnswerBeforeSync, Invariant::NothingLost),
         (Fault::StoreUnjudged, Invariant::NothingTwice),
@@ -138,13 +141,11 @@ fn every_promise_is_seen_to_be_broken_where_it_is() {
         (Fault::KeepExpired, Invariant::Completion),
         (Fault::SplitCommit, Invariant::Counts),
     ] {
-        let found = (0..SEEDS).find(|seed| {
-            let run = run(*seed, Some(fault));
-            run.violations.iter().any(|violation| violation.invariant == invariant)
-        });
-        println!("{fault:?}: {invariant:?} is broken by seed {found:?}");
-        caught.insert(format!("{fault:?}"), found);
+        let is_caught = |run: &Run| run.violations.iter().any(|v| v.invariant == invariant);
+        match (0..SEEDS).find(|seed| is_caught(&run(*seed, Some(fault)))) {
+            Some(seed) => println!("{fault:?}: {invariant:?} is broken by seed {seed}"),
+            None => missed.push((fault, invariant)),
+        }
     }
-    let missed: Vec<_> = caught.iter().filter(|(_, seed)| seed.is_none()).collect();
     assert!(missed.is_empty(), "not seen within {SEEDS} seeds: {missed:?}");
 }

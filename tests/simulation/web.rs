@@ -88,8 +88,7 @@ impl Web {
                 let breaks = if chance.u8(0..8) == 0 { chance.u32(1..3) } else { 0 };
                 let location = (status == 301).then(|| url(host, 0));
                 let body = Bytes::from(format!("<title>{host} {page}</title>{}", links.concat()));
-                answers
-                    .insert(url(host, page), Answer { status, body, location, takes, breaks });
+                answers.insert(url(host, page), Answer { status, body, location, takes, breaks });
             }
         }
         let seeds = (0..hosts).map(|host| url(host, 0)).collect();

@@ -3,17 +3,19 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     hash::{DefaultHasher, Hash, Hasher},
     io,
+    iter::Sum,
     path::PathBuf,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use trawl_master::{
@@ -50,7 +52,7 @@ const LEASE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// A run and what came of it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) seed: u64,
     pub(crate) violations: Vec<Violation>,
@@ -60,7 +62,7 @@ pub(crate) struct Run {
 }
 
 /// What happened, in numbers.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Story {
     pub(crate) power_cuts: u64,
     pub(crate) master_stops: u64,
@@ -75,31 +77,45 @@ pub(crate) struct Story {
     pub(crate) time: Duration,
 }
 
-/// Runs a seed, on a thread of its own, so that nothing of another run is left there.
-pub(crate) fn run(seed: u64, fault: Option<Fault>) -> Run {
-    let ran = thread::spawn(move || {
-        let _guard = fault.map(sabotage::commit);
-        fastrand::seed(seed);
-        World::new(seed).and_then(|world| world.run())
-    });
-    match ran.join() {
-        Ok(Ok(run)) => run,
-        Ok(Err(error)) => failed(seed, error.to_string()),
-        Err(panic) => failed(seed, panic_text(&*panic)),
+impl Sum for Story {
+    fn sum<I: Iterator<Item = Self>>(stories: I) -> Self {
+        stories.fold(Self::default(), |a, b| Self {
+            power_cuts: a.power_cuts + b.power_cuts,
+            master_stops: a.master_stops + b.master_stops,
+            worker_kills: a.worker_kills + b.worker_kills,
+            worker_stops: a.worker_stops + b.worker_stops,
+            partitions: a.partitions + b.partitions,
+            clock_steps: a.clock_steps + b.clock_steps,
+            pages: a.pages + b.pages,
+            visits: a.visits + b.visits,
+            commits: a.commits + b.commits,
+            time: a.time + b.time,
+        })
     }
 }
 
-/// A run that did not come to its end.
-fn failed(seed: u64, what: String) -> Run {
-    let at = Duration::ZERO;
-    let violation = Violation { invariant: Invariant::Completion, at, what };
-    Run { seed, violations: vec![violation], fingerprint: 0, story: Story::default() }
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { power_cuts, master_stops, worker_kills, worker_stops, .. } = self;
+        let Self { partitions, clock_steps, pages, visits, commits, time, .. } = self;
+        let hours = time.as_secs_f64() / 3_600.0;
+        write!(f, "{hours:.1} simulated hours, {power_cuts} power cuts and {master_stops} stops ")?;
+        write!(f, "of the master, {worker_kills} kills and {worker_stops} stops of workers, ")?;
+        write!(f, "{partitions} partitions, {clock_steps} clock steps; {pages} pages, {visits} ")?;
+        write!(f, "visits, {commits} writes and syncs")
+    }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    text.unwrap_or_else(|| "a panic without words".to_owned())
+/// Runs a seed. What comes of it is the same only in the first run of a process: Tokio
+/// numbers its tasks from the process's start, and drops them in an order that hangs on
+/// their numbers.
+///
+/// # Errors
+/// If the machine does not let it run.
+pub(crate) fn run(seed: u64, fault: Option<Fault>) -> io::Result<Run> {
+    let _guard = fault.map(sabotage::commit);
+    fastrand::seed(seed);
+    World::new(seed)?.run()
 }
 
 /// What a run consists of, decided by its seed.
@@ -125,8 +141,7 @@ impl World {
     fn new(seed: u64) -> io::Result<Rc<Self>> {
         let mut chance = fastrand::Rng::with_seed(seed);
         let delay = Duration::from_millis(chance.u64(100..1_500));
-        let robots =
-            if chance.bool() { RobotsPolicy::Obey } else { RobotsPolicy::Ignore };
+        let robots = if chance.bool() { RobotsPolicy::Obey } else { RobotsPolicy::Ignore };
         let spec = CrawlSpec {
             robots,
             delay: Span::millis(delay.as_millis() as u64),

@@ -171,6 +171,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_given_up_when_the_lease_is_not_renewed() {
+        let lease = Duration::from_secs(30);
+        let (holdings, asked) = (Holdings::default(), Instant::now());
+        holdings.take(Token(1), 2, asked, lease);
+        let renew = async {
+            sleep_until(asked + Duration::from_secs(12)).await;
+            holdings.renewed(&[Token(1)], &[], Instant::now(), lease);
+        };
+        tokio::join!(holdings.let_go(Token(1)), renew);
+        assert_eq!(asked.elapsed().as_secs(), 12 + 24);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_recalled_lease_goes_back_when_what_is_under_way_has_ended() {
         let holdings = Holdings::default();
         holdings.take(Token(1), 3, Instant::now(), Duration::from_secs(30));
