@@ -82,7 +82,7 @@ impl Web {
                     _ => 200,
                 };
                 let mut takes = Duration::from_millis(chance.u64(20..800));
-                if chance.u8(0..12) == 0 {
+                if chance.u8(0..6) == 0 {
                     takes = slowest.mul_f64(0.5 + chance.f64() / 2.0);
                 }
                 let breaks = if chance.u8(0..8) == 0 { chance.u32(1..3) } else { 0 };

@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// The network's clock ticks so.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(20);
 
 /// A lease. What goes wrong lasts up to five times as long.
 const LEASE: Duration = Duration::from_secs(10);
@@ -140,7 +140,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> io::Result<Rc<Self>> {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let delay = Duration::from_millis(chance.u64(100..1_500));
+        let delay = Duration::from_millis(chance.u64(100..4_000));
         let robots = if chance.bool() { RobotsPolicy::Obey } else { RobotsPolicy::Ignore };
         let spec = CrawlSpec {
             robots,
@@ -489,7 +489,9 @@ impl Nemesis {
 
     /// Remembers to end a trouble.
     fn later(&mut self, within_ms: u64, remedy: Remedy) {
-        let wait = Duration::from_millis(self.random(100..within_ms));
+        // Short ones as often as long ones: what is forgotten shows when little time passes.
+        let within_ms = if self.random(0..2) == 0 { within_ms / 10 } else { within_ms };
+        let wait = Duration::from_millis(self.random(50..within_ms));
         self.remedies.push((self.now + wait, remedy));
     }
 
