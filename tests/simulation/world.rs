@@ -7,6 +7,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
     iter::Sum,
+    ops::Range,
     path::PathBuf,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,13 +18,14 @@ use jiff::{SignedDuration, Timestamp};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use trawl_master::{
     crawl::{Crawls, Owner, PageSettings, Submission},
     frontier::{Frontier, Limits},
     store::{
         keys,
-        rows::{CrawlRow, Finish},
+        rows::{CrawlRow, Finish, Wish},
     },
 };
 use trawl_shared::{
@@ -37,7 +39,7 @@ use turmoil::Sim;
 
 use crate::{
     check::{Account, Invariant, Violation},
-    disk::Disk,
+    disk::{self, Disk},
     web::{View, Web},
     wire::{self, Mischief, Told},
 };
@@ -247,7 +249,7 @@ impl World {
             biased;
             ended = owner => ended.err().map(|error| error.to_string()),
             served = wire::serve(crawls.clone()) => served.err().map(|error| error.to_string()),
-            failed = self.submit(crawls) => Some(failed),
+            failed = self.operate(crawls) => Some(failed),
         };
         self.master_ended(error).await
     }
@@ -262,11 +264,12 @@ impl World {
         std::future::pending().await
     }
 
-    /// Submits the crawls, as far as they are not there. Ends only if that fails.
-    async fn submit(&self, crawls: Crawls) -> String {
+    /// What people do: submit the crawls as far as they are not there, pause and resume
+    /// them, and drain workers. Ends only if something is refused that must not be.
+    async fn operate(&self, crawls: Crawls) -> String {
         for number in 0..self.crawls {
             let seeds = self.web.seeds().iter().filter_map(|seed| seed.parse().ok()).collect();
-            let (name, spec) = (format!("c{number}"), self.spec.clone());
+            let (name, spec) = (crawl_name(number), self.spec.clone());
             let submission = Submission { name, spec, seeds, take_up: true };
             match crawls.submit(submission).await {
                 Ok(Ok(_)) => {}
@@ -275,7 +278,28 @@ impl World {
                 Err(_) => std::future::pending().await,
             }
         }
+        // Whatever a master before this one was told in the middle of it.
+        self.let_all_work(&crawls).await;
+        while disk::now() < self.chaos {
+            sleep(Duration::from_millis(self.random(1_000..20_000))).await;
+            let number = self.random(0..self.crawls as u64) as usize;
+            // One that has ended cannot be paused.
+            let _ = crawls.steer(crawl_name(number), Wish::Pause).await;
+            let worker = self.random(0..self.workers.len() as u64) as usize;
+            let _ = crawls.drain(self.workers[worker].clone(), true).await;
+            sleep(Duration::from_millis(self.random(100..8_000))).await;
+            self.let_all_work(&crawls).await;
+        }
         std::future::pending().await
+    }
+
+    async fn let_all_work(&self, crawls: &Crawls) {
+        for number in 0..self.crawls {
+            let _ = crawls.steer(crawl_name(number), Wish::Run).await;
+        }
+        for worker in &self.workers {
+            let _ = crawls.drain(worker.clone(), false).await;
+        }
     }
 
     async fn worker(self: Rc<Self>, name: String) -> turmoil::Result {
@@ -310,6 +334,10 @@ impl World {
         ended == self.crawls
     }
 
+    fn random(&self, range: Range<u64>) -> u64 {
+        lock(&self.chance).u64(range)
+    }
+
     /// The power of the master's machine fails: of what was written and is not durable,
     /// some is gone.
     fn lose_power(&self, now: Duration) -> io::Result<()> {
@@ -330,6 +358,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn crawl_name(number: usize) -> String {
+    format!("c{number}")
 }
 
 /// Where the segments lie: in memory, if the machine has such a place, since every
@@ -500,8 +532,8 @@ impl Nemesis {
         self.remedies.iter().any(|(_, remedy)| starts(remedy))
     }
 
-    fn random(&self, range: std::ops::Range<u64>) -> u64 {
-        lock(&self.world.chance).u64(range)
+    fn random(&self, range: Range<u64>) -> u64 {
+        self.world.random(range)
     }
 }
 
