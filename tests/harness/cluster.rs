@@ -100,6 +100,11 @@ impl Cluster {
         Self { trawl, command, url: format!("http://{address}"), master: None }
     }
 
+    /// With another option of its master, from its next start on.
+    pub fn with(self, option: &str, value: impl AsRef<OsStr>) -> Self {
+        Self { command: self.command.set(option, value), ..self }
+    }
+
     /// Starts the master, and waits until it listens.
     pub async fn start_master(&mut self) {
         self.master = Some(self.command.serve().await.running);
