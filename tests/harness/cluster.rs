@@ -122,6 +122,16 @@ impl Cluster {
         master.done().await.expect(130);
     }
 
+    /// The master's end, to which it comes by itself.
+    pub async fn master_ended(&mut self) -> Ended {
+        self.take_master().done().await
+    }
+
+    /// Starts a master that cannot, and waits for its end.
+    pub async fn start_master_in_vain(&self) -> Ended {
+        self.command.done().await
+    }
+
     /// The master's process.
     pub fn master(&self) -> &Running {
         self.master.as_ref().expect("the master was started")
