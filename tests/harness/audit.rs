@@ -29,7 +29,7 @@ use trawl_shared::{
 
 /// What a data directory with one crawl in it holds, after nothing in it contradicted anything
 /// else.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     /// Every URL that was ever taken in and is still waiting.
     pub waiting: BTreeSet<String>,
