@@ -28,7 +28,8 @@ const PAGES: usize = 150;
 async fn large_pages() -> Sites {
     Sites::of(3, PAGES + 1, || {
         let path = |page| format!("/{page}");
-        let mut web = Web::new().page("/", (1..=4).map(path).collect::<Vec<_>>().iter().map(|p| &**p));
+        let mut web =
+            Web::new().page("/", (1..=4).map(path).collect::<Vec<_>>().iter().map(|p| &**p));
         for page in 1..=PAGES {
             let mut chance = fastrand::Rng::with_seed(page as u64);
             let mut noise = String::new();

@@ -126,7 +126,8 @@ async fn a_data_directory_of_a_later_format_is_refused_and_no_byte_of_it_changes
     ];
     for command in commands {
         let refused = command.done().await.expect(DATA_DIR);
-        refused.says(["has format 2, this trawl knows formats up to 1", "use the trawl that made it"]);
+        refused
+            .says(["has format 2, this trawl knows formats up to 1", "use the trawl that made it"]);
     }
 
     assert!(everything(trawl.data().parent().unwrap()) == before, "something has changed");

@@ -21,11 +21,7 @@ use trawl_master::{
         sled::SledStore,
     },
 };
-use trawl_shared::{
-    outcome::Class,
-    units::Size,
-    url::UrlId,
-};
+use trawl_shared::{outcome::Class, units::Size, url::UrlId};
 
 /// What a data directory with one crawl in it holds, after nothing in it contradicted anything
 /// else.

@@ -171,10 +171,7 @@ fn is_mounted(place: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(1) == place.to_str())
 }
 
-fn run<S: AsRef<OsStr>>(
-    program: &str,
-    words: impl IntoIterator<Item = S>,
-) -> Result<(), String> {
+fn run<S: AsRef<OsStr>>(program: &str, words: impl IntoIterator<Item = S>) -> Result<(), String> {
     let done = Command::new(program).args(words).output();
     let done = done.map_err(|error| format!("{program} cannot be run: {error}"))?;
     if done.status.success() {
