@@ -1,14 +1,10 @@
 //! Disks that are full: the master's, where it rests before there is no room, and goes on by itself;
 //! and whatever a worker could write to.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
-
-use std::time::Instant;
-
 use harness::{
     Answer, Cluster, Duration, Pages, Running, Sites, SmallDisk, Trawl, Web, audit, ms, secs,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Exit code of a program that met a full disk.
 const DISK_FULL: i32 = 5;

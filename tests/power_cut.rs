@@ -19,7 +19,6 @@ use std::{
     process::{Child, Command, Stdio},
     sync::Mutex,
     thread::sleep,
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -27,6 +26,7 @@ use harness::{Audit, Cluster, Disk, Duration, Pages, Sites, Trawl, audit, ms, se
 use http::{HeaderMap, Version};
 use sha1::{Digest, Sha1};
 use tempfile::TempDir;
+use tokio::time::Instant;
 use trawl_master::{
     api::{ControlApi, WorkerApi},
     sabotage::{Hardening, leave_out},
@@ -110,22 +110,22 @@ fn what_a_master_acknowledged_outlives_the_power() {
 
 #[test]
 fn without_the_stores_sync_the_same_test_fails() {
-    fails_without(Hardening::StoreSync);
+    println!("B2: {}", fails_without(Hardening::StoreSync));
 }
 
 #[test]
 fn without_the_segments_sync_the_same_test_fails() {
-    fails_without(Hardening::PageSync);
+    println!("B2: {}", fails_without(Hardening::PageSync));
 }
 
-fn fails_without(hardening: Hardening) {
+/// How it was noticed that this was left out.
+fn fails_without(hardening: Hardening) -> String {
     let mut chance = fastrand::Rng::with_seed(2);
     for cut in 1..=CUTS_WITHOUT {
         let directory = Directory::new(Some(hardening));
         directory.work_until_cut(Moment::AfterOpening(ms(chance.u64(300..900))));
         if let Err(found) = directory.lost() {
-            println!("B2: without {hardening:?}, cut {cut} was noticed: {found}");
-            return;
+            return format!("without {hardening:?}, cut {cut} was noticed: {found}");
         }
     }
     panic!("{CUTS_WITHOUT} cuts, and that {hardening:?} was left out was not noticed");

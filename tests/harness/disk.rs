@@ -123,7 +123,7 @@ impl SmallDisk {
 
     /// Bytes that are free.
     pub fn free(&self) -> u64 {
-        let at = rustix::fs::statvfs(&self.path()).unwrap();
+        let at = rustix::fs::statvfs(self.path()).unwrap();
         at.f_bavail * at.f_frsize
     }
 
