@@ -123,7 +123,7 @@ fn fails_without(hardening: Hardening) -> String {
     let mut chance = fastrand::Rng::with_seed(2);
     for cut in 1..=CUTS_WITHOUT {
         let directory = Directory::new(Some(hardening));
-        directory.work_until_cut(Moment::AfterOpening(ms(chance.u64(300..900))));
+        directory.work_until_cut(Moment::AfterPages(chance.usize(50..500)));
         if let Err(found) = directory.lost() {
             return format!("without {hardening:?}, cut {cut} was noticed: {found}");
         }
@@ -205,6 +205,8 @@ enum Moment {
     WhileOpening(Duration),
     /// So long after the data directory was open.
     AfterOpening(Duration),
+    /// After so many further pages were acknowledged.
+    AfterPages(usize),
 }
 
 impl Moment {
@@ -213,7 +215,7 @@ impl Moment {
         match cut {
             1 => Self::WhileOpening(ms(chance.u64(..100))),
             2 | 3 => Self::AfterOpening(ms(chance.u64(..150))),
-            _ => Self::AfterOpening(ms(chance.u64(150..900))),
+            _ => Self::AfterPages(chance.usize(20..500)),
         }
     }
 }
@@ -265,16 +267,17 @@ impl Directory {
             let notes = fs::read_to_string(self.notes()).unwrap_or_default();
             notes.lines().filter(|line| *line == "open").count()
         };
-        let opened_before = opened();
+        let (opened_before, pages_before) = (opened(), self.acknowledged().len());
         let mut load = self.start();
         match moment {
             Moment::WhileOpening(after) => sleep(after),
             Moment::AfterOpening(after) => {
-                let late = Instant::now() + secs(30);
-                while opened() == opened_before && Instant::now() < late {
-                    sleep(ms(2));
-                }
+                wait_until(|| opened() > opened_before);
                 sleep(after);
+            }
+            // All, if there are no more.
+            Moment::AfterPages(pages) => {
+                wait_until(|| self.acknowledged().len() >= (pages_before + pages).min(PAGES));
             }
         }
         self.disk.cut();
@@ -321,6 +324,14 @@ impl Directory {
             0 => Ok(()),
             count => Err(format!("the data directory is gone, with {count} acknowledged pages")),
         }
+    }
+}
+
+/// Waits for what a load does, but not for ever if it cannot.
+fn wait_until(is_so: impl Fn() -> bool) {
+    let late = Instant::now() + secs(20);
+    while !is_so() && Instant::now() < late {
+        sleep(ms(2));
     }
 }
 
