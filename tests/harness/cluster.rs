@@ -100,6 +100,11 @@ impl Cluster {
         Self { trawl, command, url: format!("http://{address}"), master: None }
     }
 
+    /// With another option of its master, from its next start on.
+    pub fn with(self, option: &str, value: impl AsRef<OsStr>) -> Self {
+        Self { command: self.command.set(option, value), ..self }
+    }
+
     /// Starts the master, and waits until it listens.
     pub async fn start_master(&mut self) {
         self.master = Some(self.command.serve().await.running);
@@ -115,6 +120,16 @@ impl Cluster {
         let master = self.take_master();
         master.terminate();
         master.done().await.expect(130);
+    }
+
+    /// The master's end, to which it comes by itself.
+    pub async fn master_ended(&mut self) -> Ended {
+        self.take_master().done().await
+    }
+
+    /// Starts a master that cannot, and waits for its end.
+    pub async fn start_master_in_vain(&self) -> Ended {
+        self.command.done().await
     }
 
     /// The master's process.

@@ -216,7 +216,12 @@ impl Web {
 
     /// Serves it on a free port of another loopback address.
     pub async fn serve_at(self, address: [u8; 4]) -> Site {
-        let listener = TcpListener::bind(SocketAddr::from((address, 0))).await.unwrap();
+        self.serve_on(SocketAddr::from((address, 0))).await
+    }
+
+    /// Serves it on this port of a loopback address that nobody else uses.
+    pub async fn serve_on(self, address: SocketAddr) -> Site {
+        let listener = TcpListener::bind(address).await.unwrap();
         let log = Arc::new(Log { visits: Mutex::default(), count: watch::Sender::new(0) });
         Site {
             address: listener.local_addr().unwrap(),

@@ -5,21 +5,27 @@ use std::ops::Deref;
 
 use crate::{Duration, Pages, Site, Trawl, Web};
 
-/// Hosts, each with a [`Web::tree`].
+/// Hosts, each with the same web, such as a [`Web::tree`].
 #[derive(Debug)]
 pub struct Sites {
     sites: Vec<Site>,
-    pages: usize,
+    /// What a crawl finds on each.
+    urls: usize,
 }
 
 impl Sites {
     /// So many hosts of so many pages each, and seven broken links; each page takes `wait`.
     pub async fn trees(hosts: usize, pages: usize, wait: Duration) -> Self {
+        Self::of(hosts, pages + 7, || Web::new().tree(pages, wait)).await
+    }
+
+    /// So many hosts of this web, on each of which a crawl finds so many URLs.
+    pub async fn of(hosts: usize, urls: usize, web: impl Fn() -> Web) -> Self {
         let mut sites = Vec::new();
         for _ in 0..hosts {
-            sites.push(Web::new().tree(pages, wait).serve().await);
+            sites.push(web().serve().await);
         }
-        Self { sites, pages }
+        Self { sites, urls }
     }
 
     /// Where a crawl of all of them starts.
@@ -35,7 +41,7 @@ impl Sites {
         let trawl = Trawl::new();
         trawl.crawl(self.seeds()).done().await.expect(0);
         let pages = trawl.pages().await;
-        assert_eq!(pages.count(), self.sites.len() * (self.pages + 7));
+        assert_eq!(pages.count(), self.sites.len() * self.urls);
         assert_eq!(self.again(), 0);
         self.forget();
         pages

@@ -82,6 +82,11 @@ impl v1::control_server::Control for ControlApi {
             workers_idle: overview.idle,
             version: VERSION.to_owned(),
             instance: overview.instance,
+            disk_low: overview.disk_low.map(|low| v1::DiskLow {
+                free: low.free,
+                reserve: low.reserve,
+                refuses_reports: low.refuses_reports,
+            }),
         }))
     }
 

@@ -12,6 +12,7 @@ use trawl_shared::{
     warc::Lengths,
 };
 
+use super::disk::DiskLow;
 use crate::{
     frontier::{
         Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Quarantined, Release,
@@ -91,6 +92,8 @@ pub struct Overview {
     pub idle: u32,
     /// Names the data directory.
     pub instance: String,
+    /// The master rests, since the disk has too little room.
+    pub disk_low: Option<DiskLow>,
 }
 
 /// Why a question was not answered.
