@@ -30,8 +30,7 @@ fn workers<const COUNT: usize>(cluster: &Cluster, names: [&str; COUNT]) -> [Runn
 
 async fn stop(workers: impl IntoIterator<Item = Running>) {
     for worker in workers {
-        worker.terminate();
-        worker.done().await.expect(130);
+        worker.stops().await;
     }
 }
 

@@ -47,8 +47,7 @@ async fn a_paused_crawl_rests_across_a_restart_and_goes_on_when_it_is_resumed() 
     assert_eq!(sites[0].visits().len(), visits, "a fetch began while it was paused");
 
     // A worker that comes anew gets nothing either. (The rest is to be fetched without delay.)
-    worker.terminate();
-    worker.done().await.expect(130);
+    worker.stops().await;
     submit.set("--delay", "0s").set_flag("--update").done().await.expect(0).says(["updated"]);
     cluster.ask("pause", ["c"]).done().await.expect(0).says(["crawl \"c\" is paused"]);
     let _other = cluster.worker("other").start();
@@ -285,8 +284,7 @@ async fn a_drained_worker_ends_what_it_has_and_another_does_the_rest() {
     assert_eq!(cluster.pages("c").await.content(), want.content());
     assert_eq!(sites.again(), 0);
     cluster.worker_until("two", |worker| worker["pages"] == want.count() - so_far).await;
-    two.terminate();
-    two.done().await.expect(130);
+    two.stops().await;
 
     let undo = cluster.ask("drain", ["one"]).set_flag("--undo");
     undo.done().await.expect(0).says(["worker one works again"]);

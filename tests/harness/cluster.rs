@@ -74,10 +74,9 @@ impl Command {
 }
 
 impl Master {
-    /// SIGTERM, and its end.
+    /// SIGTERM, and its end: see [`Running::stops`].
     pub async fn stop(self) -> Ended {
-        self.running.terminate();
-        self.running.done().await
+        self.running.stops().await
     }
 }
 
@@ -112,9 +111,7 @@ impl Cluster {
 
     /// SIGTERM to the master, and its end.
     pub async fn stop_master(&mut self) {
-        let master = self.take_master();
-        master.terminate();
-        master.done().await.expect(130);
+        self.take_master().stops().await;
     }
 
     /// The master's process.

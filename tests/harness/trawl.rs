@@ -286,6 +286,24 @@ impl Running {
         self.signal("TERM");
     }
 
+    /// SIGTERM to a master or worker, which then ends by itself.
+    ///
+    /// # Panics
+    /// If that takes more than ten seconds, or its exit code is not 0.
+    pub async fn stops(self) -> Ended {
+        self.terminate();
+        self.ends().await
+    }
+
+    /// The end of a master or worker that was sent SIGTERM.
+    ///
+    /// # Panics
+    /// As [`Running::stops`].
+    pub async fn ends(mut self) -> Ended {
+        self.limit = secs(10);
+        self.done().await.expect(0)
+    }
+
     /// SIGSTOP: it stands still, as on a machine that swaps or sleeps.
     pub fn freeze(&self) {
         self.signal("STOP");
