@@ -71,6 +71,8 @@ enum How {
 struct Log {
     visits: Mutex<Vec<Visit>>,
     count: watch::Sender<usize>,
+    /// How long every answer takes, beside its own wait.
+    slowness: watch::Sender<Duration>,
 }
 
 /// Bytes of the largest request head that a site reads.
@@ -217,7 +219,11 @@ impl Web {
     /// Serves it on a free port of another loopback address.
     pub async fn serve_at(self, address: [u8; 4]) -> Site {
         let listener = TcpListener::bind(SocketAddr::from((address, 0))).await.unwrap();
-        let log = Arc::new(Log { visits: Mutex::default(), count: watch::Sender::new(0) });
+        let log = Arc::new(Log {
+            visits: Mutex::default(),
+            count: watch::Sender::new(0),
+            slowness: watch::Sender::new(Duration::ZERO),
+        });
         Site {
             address: listener.local_addr().unwrap(),
             log: log.clone(),
@@ -237,6 +243,11 @@ impl Site {
     /// A URL on it.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// From now on every answer takes this much longer.
+    pub fn slow_down(&self, slowness: Duration) {
+        self.log.slowness.send_replace(slowness);
     }
 
     /// All requests so far, in order.
@@ -381,7 +392,8 @@ async fn converse(
         };
         let index = log.begin(connection, &path, headers);
         let answer = web.answer_to(&path, log.earlier(index));
-        sleep(answer.wait).await;
+        let slowness = *log.slowness.borrow();
+        sleep(answer.wait + slowness).await;
 
         let head = answer.head();
         let (body, rest) = match answer.how {

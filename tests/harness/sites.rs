@@ -41,9 +41,19 @@ impl Sites {
         pages
     }
 
+    /// From now on every answer takes this much longer.
+    pub fn slow_down(&self, slowness: Duration) {
+        self.sites.iter().for_each(|site| site.slow_down(slowness));
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> usize {
+        self.sites.iter().map(|site| site.visits().len()).sum()
+    }
+
     /// Requests beyond the first of each URL.
     pub fn again(&self) -> usize {
-        self.sites.iter().map(|site| site.visits().len() - site.counts().len()).sum()
+        self.requests() - self.sites.iter().map(|site| site.counts().len()).sum::<usize>()
     }
 
     /// Forgets all requests so far.
