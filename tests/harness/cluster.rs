@@ -1,11 +1,11 @@
 //! A master and workers in processes of their own, and the commands that ask them.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, path::PathBuf};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::{Command, Duration, Ended, Pages, Running, Trawl, ms, secs};
+use crate::{Command, Duration, Ended, Pages, Running, Trawl, ms, network::Host, secs};
 
 /// How long a cluster may take for what it is waited for to do.
 const PATIENCE: Duration = secs(60);
@@ -26,7 +26,28 @@ pub struct Cluster {
     trawl: Trawl,
     command: Command,
     url: String,
+    /// What every command needs that asks the master.
+    asking: Asking,
     master: Option<Running>,
+}
+
+/// Where to ask a master from, and what to show it.
+#[derive(Debug, Default)]
+struct Asking {
+    host: Option<Host>,
+    token: Option<PathBuf>,
+}
+
+impl Asking {
+    fn prepare(&self, mut command: Command) -> Command {
+        if let Some(host) = &self.host {
+            command = command.on(host);
+        }
+        if let Some(token) = &self.token {
+            command = command.set("--token-file", token);
+        }
+        command
+    }
 }
 
 impl Trawl {
@@ -96,7 +117,21 @@ impl Cluster {
         let trawl = Trawl::new();
         let lease = format!("{}ms", lease.as_millis());
         let command = trawl.master().set("--listen", &address).set("--lease", lease);
-        Self { trawl, command, url: format!("http://{address}"), master: None }
+        let (url, asking) = (format!("http://{address}"), Asking::default());
+        Self { trawl, command, url, asking, master: None }
+    }
+
+    /// A master on a host of a network, which listens for the other hosts and is asked from its own.
+    pub async fn start_on(host: &Host, lease: Duration) -> Self {
+        let mut cluster = Self::absent(lease);
+        let token = cluster.trawl.write("token", "a-token-for-a-network-of-its-own\n");
+        let address = format!("{}:7070", host.address());
+        cluster.url = format!("http://{address}");
+        cluster.asking = Asking { host: Some(host.clone()), token: Some(token) };
+        let command = cluster.command.clone().set("--listen", &address);
+        cluster.command = cluster.asking.prepare(command);
+        cluster.start_master().await;
+        cluster
     }
 
     /// Starts the master, and waits until it listens.
@@ -135,7 +170,7 @@ impl Cluster {
 
     /// `trawl worker --name NAME`.
     pub fn worker(&self, name: &str) -> Command {
-        self.trawl.worker(&self.url).set("--name", name)
+        self.asking.prepare(self.trawl.worker(&self.url).set("--name", name))
     }
 
     /// `trawl submit SEEDS --name NAME`, with the options of [`Trawl::crawl`].
@@ -144,12 +179,12 @@ impl Cluster {
         name: &str,
         seeds: impl IntoIterator<Item = S>,
     ) -> Command {
-        self.trawl.submit(seeds, &self.url).set("--name", name)
+        self.asking.prepare(self.trawl.submit(seeds, &self.url).set("--name", name))
     }
 
     /// `trawl VERB ARGS`.
     pub fn ask<'a>(&self, verb: &str, args: impl IntoIterator<Item = &'a str>) -> Command {
-        self.trawl.ask(verb, args, &self.url)
+        self.asking.prepare(self.trawl.ask(verb, args, &self.url))
     }
 
     /// What `trawl VERB ARGS --json` tells.

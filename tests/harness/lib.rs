@@ -16,6 +16,7 @@
 mod cluster;
 pub mod containers;
 mod env;
+pub mod network;
 mod pages;
 pub mod real;
 mod site;

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{Duration, secs};
+use crate::{Duration, network::Host, secs};
 
 /// A web to be served: paths and what each answers. Any other path is a 404, `/robots.txt` too.
 #[derive(Debug, Default)]
@@ -218,7 +218,15 @@ impl Web {
 
     /// Serves it on a free port of another loopback address.
     pub async fn serve_at(self, address: [u8; 4]) -> Site {
-        let listener = TcpListener::bind(SocketAddr::from((address, 0))).await.unwrap();
+        self.serve_by(TcpListener::bind(SocketAddr::from((address, 0))).await.unwrap())
+    }
+
+    /// Serves it on a host of a network.
+    pub fn serve_on(self, host: &Host) -> Site {
+        self.serve_by(TcpListener::from_std(host.listen()).unwrap())
+    }
+
+    fn serve_by(self, listener: TcpListener) -> Site {
         let log = Arc::new(Log {
             visits: Mutex::default(),
             count: watch::Sender::new(0),

@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 
-use crate::{Duration, Pages, Site, Trawl, Web};
+use crate::{Command, Duration, Pages, Site, Trawl, Web, network::Host};
 
 /// Hosts, each with a [`Web::tree`].
 #[derive(Debug)]
@@ -22,6 +22,12 @@ impl Sites {
         Self { sites, pages }
     }
 
+    /// The same on a host of a network, at a port for each. What crawls them must be there as well.
+    pub fn trees_on(host: &Host, hosts: usize, pages: usize) -> Self {
+        let sites = (0..hosts).map(|_| Web::new().tree(pages, Duration::ZERO).serve_on(host));
+        Self { sites: sites.collect(), pages }
+    }
+
     /// Where a crawl of all of them starts.
     pub fn seeds(&self) -> Vec<String> {
         self.sites.iter().map(|site| site.url("/")).collect()
@@ -32,8 +38,16 @@ impl Sites {
     /// # Panics
     /// If it fails, or does not find every page by one visit.
     pub async fn undisturbed(&self) -> Pages {
+        self.undisturbed_as(|command| command).await
+    }
+
+    /// The same by a command that is not quite [`Trawl::crawl`].
+    ///
+    /// # Panics
+    /// As [`Sites::undisturbed`].
+    pub async fn undisturbed_as(&self, change: impl FnOnce(Command) -> Command) -> Pages {
         let trawl = Trawl::new();
-        trawl.crawl(self.seeds()).done().await.expect(0);
+        change(trawl.crawl(self.seeds())).done().await.expect(0);
         let pages = trawl.pages().await;
         assert_eq!(pages.count(), self.sites.len() * (self.pages + 7));
         assert_eq!(self.again(), 0);

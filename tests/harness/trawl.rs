@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Duration, Pages, env, secs};
+use crate::{Duration, Pages, env, network::Host, secs};
 
 /// A data directory of its own, gone with the value, and the commands on it.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub struct Command {
     options: Vec<(OsString, Option<OsString>)>,
     variables: Vec<(OsString, OsString)>,
     folder: PathBuf,
+    namespace: Option<String>,
     limit: Duration,
 }
 
@@ -126,6 +127,7 @@ impl Trawl {
             options: Vec::new(),
             variables: Vec::new(),
             folder: self.folder.path().to_owned(),
+            namespace: None,
             limit: secs(120),
         };
         command.set("--data", self.data())
@@ -192,6 +194,11 @@ impl Command {
         self
     }
 
+    /// On a host of a network, instead of this machine.
+    pub fn on(self, host: &Host) -> Self {
+        Self { namespace: Some(host.namespace().to_owned()), ..self }
+    }
+
     /// With another verb.
     pub(crate) fn verb(mut self, verb: &str) -> Self {
         self.words[0] = verb.into();
@@ -212,7 +219,15 @@ impl Command {
     ///
     /// It gets a proxy from its environment that does not answer, because it must not use it.
     pub fn start(&self) -> Running {
-        let mut program = Program::new(env::trawl());
+        let mut program = match &self.namespace {
+            None => Program::new(env::trawl()),
+            Some(namespace) => {
+                // It becomes the program: the process is the same.
+                let mut program = Program::new("ip");
+                program.args(["netns", "exec", namespace]).arg(env::trawl());
+                program
+            }
+        };
         program.args(&self.words);
         for (name, value) in &self.options {
             program.arg(name).args(value);
