@@ -329,6 +329,23 @@ impl Running {
         self.signal("CONT");
     }
 
+    /// `kill -9` to a process that it has started, whose command line has this in it.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn kill_child(&self, word: &str) {
+        let pid = self.child.id().expect("it is still running");
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")));
+        let children: Vec<_> = children.map(Result::unwrap).collect();
+        let is_it = |child: &&str| {
+            let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|arg| arg == word.as_bytes())
+        };
+        let child = children.iter().flat_map(|list| list.split_whitespace()).find(is_it);
+        send("KILL", child.unwrap_or_else(|| panic!("{} has no child {word}", self.what)));
+    }
+
     /// The most bytes of memory that it has had so far.
     ///
     /// # Panics
@@ -347,10 +364,7 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it is still running").to_string();
-        let kill = format!("kill -{name} \"$0\"");
-        let sent = process::Command::new("sh").args(["-c", &kill, &pid]).status();
-        assert!(sent.unwrap().success(), "the signal could not be sent");
+        send(name, &self.child.id().expect("it is still running").to_string());
     }
 
     /// Waits for a whole line on standard error with this in it, and returns it.
@@ -399,6 +413,12 @@ impl Running {
         );
         ended
     }
+}
+
+fn send(signal: &str, pid: &str) {
+    let kill = format!("kill -{signal} \"$0\"");
+    let sent = process::Command::new("sh").args(["-c", &kill, pid]).status();
+    assert!(sent.unwrap().success(), "the signal could not be sent");
 }
 
 impl Ended {
