@@ -428,7 +428,7 @@ async fn a_page_that_kills_its_workers_is_quarantined_until_somebody_decides() {
         assert_eq!(
             *url,
             json!({"url": site.url("/poison"), "detail": detail, "via": site.url("/"),
-                   "depth": 1, "attempts": 4})
+                   "depth": 1, "attempts": 4, "worker": "w"})
         );
     }
     let [kept, dropped] = sites.each_ref().map(|site| site.url("/poison"));

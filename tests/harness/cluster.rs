@@ -109,6 +109,14 @@ impl Cluster {
         cluster
     }
 
+    /// The same, and its master logs what this filter lets through.
+    pub async fn logging(lease: Duration, filter: &str) -> Self {
+        let mut cluster = Self::absent(lease);
+        cluster.command = cluster.command.variable("TRAWL_LOG", filter);
+        cluster.start_master().await;
+        cluster
+    }
+
     /// The same, but its master has not been started yet.
     pub fn absent(lease: Duration) -> Self {
         // A loopback address of its own: nobody else takes its port while it is down.
@@ -145,8 +153,8 @@ impl Cluster {
     }
 
     /// SIGTERM to the master, and its end.
-    pub async fn stop_master(&mut self) {
-        self.take_master().stops().await;
+    pub async fn stop_master(&mut self) -> Ended {
+        self.take_master().stops().await
     }
 
     /// The master's process.

@@ -12,6 +12,7 @@ use trawl_shared::{
     warc::Lengths,
 };
 
+use super::Tally;
 use crate::{
     frontier::{
         Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Quarantined, Release,
@@ -91,6 +92,8 @@ pub struct Overview {
     pub idle: u32,
     /// Names the data directory.
     pub instance: String,
+    /// What the master has written since its start.
+    pub tally: Tally,
 }
 
 /// Why a question was not answered.

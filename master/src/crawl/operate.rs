@@ -279,7 +279,8 @@ impl<S: Store> Owner<S> {
             }
         }
         let instance = self.frontier.instance().to_owned();
-        Ok(Overview { crawls: self.frontier.status(name), working, idle, instance })
+        let (crawls, tally) = (self.frontier.status(name), self.tally);
+        Ok(Overview { crawls, working, idle, instance, tally })
     }
 }
 
