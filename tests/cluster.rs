@@ -128,7 +128,9 @@ async fn a_worker_that_comes_back_after_its_lease_changes_nothing() {
     }
     let slow = [Answer::text("what the frozen one got").after(secs(4)), Answer::text("kept")];
     let site = web.answers("/5", slow).serve().await;
-    let mut cluster = Cluster::logging(LEASE, "info").await;
+    let mut cluster = Cluster::absent(LEASE);
+    cluster.change_master(|master| master.variable("TRAWL_LOG", "info"));
+    cluster.start_master().await;
     let frozen = cluster.worker("frozen").start();
     cluster.submit("c", [site.url("/")]).done().await.expect(0);
     // It is at its sixth page, and has reported the others.

@@ -113,15 +113,6 @@ struct Death {
     urls: u64,
 }
 
-/// What a worker holds just now.
-async fn held_by(cluster: &Cluster, name: &str) -> (Vec<String>, u64) {
-    let told = cluster.told("hosts", []).await;
-    let hosts = told["hosts"].as_array().unwrap().iter();
-    let hosts = hosts.filter(|host| host["worker"] == name);
-    let urls = hosts.clone().map(|host| host["leased"].as_u64().unwrap()).sum();
-    (hosts.map(|host| host["key"].as_str().unwrap().to_owned()).collect(), urls)
-}
-
 /// How long after a death a host of the dead worker was fetched from again. None if nothing was left
 /// of it, or if whoever had it next died as well.
 fn silence_after(death: &Death, host: &str, sites: &[Site], deaths: &[Death]) -> Option<Duration> {
@@ -159,7 +150,7 @@ async fn workers_that_are_killed_one_after_the_other_cost_a_lease_time_and_what_
         sleep(secs(2)).await;
         let place = random.usize(..workers.len());
         let (name, running) = workers.swap_remove(place);
-        let (hosts, urls) = held_by(&cluster, &name).await;
+        let (hosts, urls) = cluster.held_by(&name).await;
         running.kill().await;
         deaths.push(Death { when: Instant::now(), hosts, urls });
         // The same machine starts it again, or another one takes its place.

@@ -145,9 +145,20 @@ async fn what_programs_are_told() {
     cluster.complete().await;
 
     let status = cluster.told("status", []).await;
-    assert_eq!(keys(&status), ["crawls", "instance", "version", "workers"]);
+    assert_eq!(keys(&status), ["commits", "crawls", "instance", "version", "workers"]);
     assert_eq!(status["workers"], json!({"idle": 1, "working": 0}));
     assert_eq!(status["instance"].as_str().unwrap().len(), 32);
+    let commits = [
+        "bytes",
+        "commits",
+        "rows",
+        "running_ms",
+        "sync_longest_us",
+        "syncs",
+        "turn_longest_us",
+        "turns",
+    ];
+    assert_eq!(keys(&status["commits"]), commits);
     let crawl = &status["crawls"][0];
     assert_eq!(
         keys(crawl),
@@ -158,6 +169,8 @@ async fn what_programs_are_told() {
             "hosts_busy",
             "leased",
             "leases_expired",
+            "leases_kept",
+            "leases_recovered",
             "name",
             "outcomes",
             "queued",

@@ -109,14 +109,6 @@ impl Cluster {
         cluster
     }
 
-    /// The same, and its master logs what this filter lets through.
-    pub async fn logging(lease: Duration, filter: &str) -> Self {
-        let mut cluster = Self::absent(lease);
-        cluster.command = cluster.command.variable("TRAWL_LOG", filter);
-        cluster.start_master().await;
-        cluster
-    }
-
     /// The same, but its master has not been started yet.
     pub fn absent(lease: Duration) -> Self {
         // A loopback address of its own: nobody else takes its port while it is down.
@@ -140,6 +132,11 @@ impl Cluster {
         cluster.command = cluster.asking.prepare(command);
         cluster.start_master().await;
         cluster
+    }
+
+    /// From its next start on, the master is another command.
+    pub fn change_master(&mut self, change: impl FnOnce(Command) -> Command) {
+        self.command = change(self.command.clone());
     }
 
     /// Starts the master, and waits until it listens.
@@ -249,6 +246,15 @@ impl Cluster {
             workers.find(|worker| worker["name"] == name).cloned().unwrap_or_default()
         };
         find(&self.told_until("workers", [], |told| will_do(&find(told))).await)
+    }
+
+    /// The hosts that a worker holds just now, and the number of their URLs that are lent to it.
+    pub async fn held_by(&self, worker: &str) -> (Vec<String>, u64) {
+        let told = self.told("hosts", []).await;
+        let hosts = told["hosts"].as_array().unwrap().iter();
+        let hosts = hosts.filter(|host| host["worker"] == worker);
+        let urls = hosts.clone().map(|host| host["leased"].as_u64().unwrap()).sum();
+        (hosts.map(|host| host["key"].as_str().unwrap().to_owned()).collect(), urls)
     }
 
     /// Waits until every crawl has ended as complete.

@@ -31,7 +31,9 @@ pub struct Command {
     options: Vec<(OsString, Option<OsString>)>,
     variables: Vec<(OsString, OsString)>,
     folder: PathBuf,
-    namespace: Option<String>,
+    program: PathBuf,
+    /// What runs it, if not the system: a program that becomes it.
+    under: Vec<OsString>,
     limit: Duration,
 }
 
@@ -127,7 +129,8 @@ impl Trawl {
             options: Vec::new(),
             variables: Vec::new(),
             folder: self.folder.path().to_owned(),
-            namespace: None,
+            program: env::trawl(),
+            under: Vec::new(),
             limit: secs(120),
         };
         command.set("--data", self.data())
@@ -196,7 +199,18 @@ impl Command {
 
     /// On a host of a network, instead of this machine.
     pub fn on(self, host: &Host) -> Self {
-        Self { namespace: Some(host.namespace().to_owned()), ..self }
+        self.under(["ip", "netns", "exec", host.namespace()])
+    }
+
+    /// Run by a program that becomes it, so that the process is the same.
+    pub fn under<'a>(self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { under: words.into_iter().map(OsString::from).collect(), ..self }
+    }
+
+    /// By a build of the program that is linked dynamically, so that a library can be loaded before
+    /// its own.
+    pub fn dynamic(self) -> Self {
+        Self { program: env::dynamic_trawl(), ..self }
     }
 
     /// With another verb.
@@ -219,16 +233,10 @@ impl Command {
     ///
     /// It gets a proxy from its environment that does not answer, because it must not use it.
     pub fn start(&self) -> Running {
-        let mut program = match &self.namespace {
-            None => Program::new(env::trawl()),
-            Some(namespace) => {
-                // It becomes the program: the process is the same.
-                let mut program = Program::new("ip");
-                program.args(["netns", "exec", namespace]).arg(env::trawl());
-                program
-            }
-        };
-        program.args(&self.words);
+        let line = self.under.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
+        let line: Vec<_> = line.chain(self.words.iter().map(OsString::as_os_str)).collect();
+        let mut program = Program::new(line[0]);
+        program.args(&line[1..]);
         for (name, value) in &self.options {
             program.arg(name).args(value);
         }
