@@ -137,13 +137,7 @@ impl Listener {
         if secret.is_none() && !address.ip().is_loopback() {
             return Err(ListenError::Unprotected(address));
         }
-        let mut server = Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(STREAMS_MAX)
-            .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT));
+        let mut server = limited_server();
         let is_tls = identity.is_some();
         if let Some(identity) = identity {
             let identity = tonic::transport::Identity::from_pem(
@@ -221,6 +215,17 @@ impl Listener {
             }
         })
     }
+}
+
+/// A server with the limits of every connection, whatever it comes over.
+pub fn limited_server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
 }
 
 impl ListenError {

@@ -147,6 +147,7 @@ async fn join(master: &Master, stop: &CancellationToken) -> Result<bool, MasterE
     let mut attempt = 0;
     loop {
         let joined = tokio::select! {
+            biased;
             joined = master.join() => joined,
             () = stop.cancelled() => return Ok(false),
         };
@@ -170,13 +171,13 @@ async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lanes: &TaskTracker) {
     while !worker.stop.is_cancelled() {
         let undrained = worker.undrained.notified();
         if worker.master.is_draining() {
-            tokio::select! { () = undrained => {}, () = worker.stop.cancelled() => {} }
+            tokio::select! { biased; () = undrained => {}, () = worker.stop.cancelled() => {} }
             continue;
         }
         let lane_ended = worker.lane_ended.notified();
         let free = worker.config.lanes.saturating_sub(worker.lanes().len());
         if free == 0 {
-            tokio::select! { () = lane_ended => {}, () = worker.stop.cancelled() => {} }
+            tokio::select! { biased; () = lane_ended => {}, () = worker.stop.cancelled() => {} }
             continue;
         }
         let wait = worker.config.lease_wait.min(wait_max(worker.master.lease_duration()));
@@ -470,6 +471,7 @@ impl<F: Fetch> Worker<F> {
     /// Runs to the end unless the worker is stopped.
     async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
+            biased;
             done = future => Some(done),
             () = self.stop.cancelled() => None,
         }
@@ -478,6 +480,7 @@ impl<F: Fetch> Worker<F> {
     /// Runs to the end unless fetches under way are to be given up.
     pub(crate) async fn unless_aborted<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
+            biased;
             done = future => Some(done),
             () = self.abort.cancelled() => None,
         }
@@ -497,6 +500,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn wait_again(attempt: u32, stop: &CancellationToken) -> bool {
     let wait = backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64());
     tokio::select! {
+        biased;
         () = sleep(wait) => true,
         () = stop.cancelled() => false,
     }

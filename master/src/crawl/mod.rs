@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trawl_shared::{
     lease::{Token, Verdict},
+    sabotage::{self, Fault},
     units::Size,
 };
 
@@ -162,6 +163,7 @@ impl<S: Store> Owner<S> {
         let mut next = Instant::now();
         loop {
             let first = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 question = mailbox.0.recv() => match question {
                     Some(question) => Some(question),
@@ -315,6 +317,11 @@ impl<S: Store> Owner<S> {
         now: Moment,
     ) -> Result<Verdict, CrawlError> {
         let Delivery { report, records } = delivery;
+        if sabotage::is(Fault::StoreUnjudged)
+            && let Some(records) = &records
+        {
+            self.put_away(report.at.crawl, records)?;
+        }
         let ticket = match self.frontier.judge(worker, report.token, report.at, &report.id)? {
             Judgement::Apply(ticket) => ticket,
             Judgement::Already => return Ok(Verdict::Already),
@@ -376,9 +383,11 @@ impl<S: Store> Owner<S> {
         self.commit_all(now)?;
         self.lend(now, &mut answers)?;
         self.frontier.commit(now)?;
-        let began = Instant::now();
-        self.frontier.sync()?;
-        self.tally.note_sync(began);
+        if !sabotage::is(Fault::AnswerBeforeSync) {
+            let began = Instant::now();
+            self.frontier.sync()?;
+            self.tally.note_sync(began);
+        }
         self.tell_status(now);
         for answer in answers {
             // What nobody has received is not lost with anybody. The next turn writes it.

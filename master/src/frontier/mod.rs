@@ -53,7 +53,13 @@ use crate::{
     },
 };
 use trawl_shared::{
-    known::Known, lease::Token, outcome::Class, scope::Scope, spec::CrawlSpec, url::CANON_VERSION,
+    known::Known,
+    lease::Token,
+    outcome::Class,
+    sabotage::{self, Fault},
+    scope::Scope,
+    spec::CrawlSpec,
+    url::CANON_VERSION,
 };
 
 /// A point on the master's own clock: milliseconds that it has been running since
@@ -350,7 +356,13 @@ impl<S: Store> Frontier<S> {
         }
         self.meta.clock = now.0;
         self.changes.put(keys::META.to_vec(), &self.meta);
-        self.store.apply(self.changes.take())?;
+        let mut batch = self.changes.take();
+        if sabotage::is(Fault::SplitCommit) {
+            let counts = batch.extract_if(.., |(key, _)| key.starts_with(keys::CRAWLS.0));
+            let counts = counts.collect();
+            self.store.apply(std::mem::replace(&mut batch, counts))?;
+        }
+        self.store.apply(batch)?;
         Ok(())
     }
 
