@@ -35,7 +35,7 @@ use crate::{
     config::WorkerConfig,
     crawls::{MakeFetcher, ReadyCrawls},
     fetch::{Fetch, RobotsCache},
-    holdings::{Holdings, renewal_interval, wait_max},
+    holdings::{Asked, Holdings, renewal_interval, wait_max},
     lane::{self, Batch, Work},
     master::{Life, Master, MasterError},
     report::{Outbox, Outgoing, Outlet, outbox},
@@ -181,7 +181,7 @@ async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lanes: &TaskTracker) {
             continue;
         }
         let wait = worker.config.lease_wait.min(wait_max(worker.master.lease_duration()));
-        let asked = Instant::now();
+        let asked = Asked::now();
         let call = worker.master.lease(free, worker.config.crawl, Vec::new(), wait);
         let Some(answer) = worker.unless_stopped(call).await else { return };
         match answer {
@@ -210,7 +210,7 @@ async fn lease_more<F: Fetch>(worker: &Worker<F>, mut lows: mpsc::Receiver<HostR
         if worker.master.is_draining() {
             continue;
         }
-        let asked = Instant::now();
+        let asked = Asked::now();
         let call = worker.master.lease(0, worker.config.crawl, hosts, Duration::ZERO);
         match worker.unless_stopped(call).await {
             None => return,
@@ -248,7 +248,7 @@ async fn beat<F: Fetch>(worker: Arc<Worker<F>>) {
     loop {
         sleep(renewal_interval(worker.master.lease_duration())).await;
         let tokens = worker.holdings.tokens();
-        let asked = Instant::now();
+        let asked = Asked::now();
         match worker.master.renew(&tokens, worker.activity()).await {
             Ok(renewal) => {
                 let lease = worker.master.lease_duration();
@@ -283,7 +283,7 @@ async fn hand_back_recalled<F: Fetch>(worker: Arc<Worker<F>>) {
 
 impl<F: Fetch> Worker<F> {
     /// Takes batches of further hosts: each gets a lane.
-    fn take(self: &Arc<Self>, batches: Vec<HostBatch>, asked: Instant, lanes: &TaskTracker) {
+    fn take(self: &Arc<Self>, batches: Vec<HostBatch>, asked: Asked, lanes: &TaskTracker) {
         let life = self.catch_up();
         let lease = self.master.lease_duration();
         for batch in batches {
@@ -316,7 +316,7 @@ impl<F: Fetch> Worker<F> {
 
     /// Takes batches of hosts that have a lane. Returns the tokens of those whose
     /// lane has ended meanwhile: only it knew when the host may be fetched from.
-    fn take_more(&self, batches: Vec<HostBatch>, asked: Instant) -> Vec<Token> {
+    fn take_more(&self, batches: Vec<HostBatch>, asked: Asked) -> Vec<Token> {
         let life = self.catch_up();
         let lease = self.master.lease_duration();
         let mut homeless = Vec::new();
