@@ -29,16 +29,15 @@ fn from_environment(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// How often to kill, and the chance by which.
-fn kills(usually: usize) -> (usize, Rng) {
-    let kills = from_environment("TRAWL_TEST_KILLS").map_or(usually, |kills| kills as usize);
-    (kills, chance())
+/// How often to kill.
+fn kills(usually: usize) -> usize {
+    from_environment("TRAWL_TEST_KILLS").map_or(usually, |kills| kills as usize)
 }
 
-fn chance() -> Rng {
+/// The chance that chooses the moments, and its seed.
+fn chance() -> (Rng, String) {
     let seed = from_environment("TRAWL_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
-    println!("TRAWL_TEST_SEED={seed}");
-    Rng::with_seed(seed)
+    (Rng::with_seed(seed), format!("TRAWL_TEST_SEED={seed}"))
 }
 
 /// Sites that keep a cluster at work for so long, if nothing holds it up.
@@ -58,7 +57,8 @@ fn median(times: &mut [Duration]) -> Duration {
 
 #[tokio::test]
 async fn a_master_that_is_killed_at_any_moment_loses_nothing_and_fetches_nothing_twice() {
-    let (kills, mut random) = kills(20);
+    let (kills, (mut random, seed)) = (kills(20), chance());
+    println!("{seed}");
     let sites = sites_for(secs(kills as u64)).await;
     let want = sites.undisturbed().await;
     sites.slow_down(SLOWNESS);
@@ -131,7 +131,8 @@ fn silence_after(death: &Death, host: &str, sites: &[Site], deaths: &[Death]) ->
 
 #[tokio::test]
 async fn workers_that_are_killed_one_after_the_other_cost_a_lease_time_and_what_they_held() {
-    let (kills, mut random) = kills(7);
+    let (kills, (mut random, seed)) = (kills(7), chance());
+    println!("{seed}");
     let sites = sites_for(secs(2 * kills as u64 + 6)).await;
     let want = sites.undisturbed().await;
     sites.slow_down(SLOWNESS);
@@ -253,7 +254,8 @@ enum Replaced {
 
 #[tokio::test]
 async fn masters_and_workers_that_are_replaced_in_any_order_cost_no_fetch() {
-    let mut random = chance();
+    let (mut random, seed) = chance();
+    println!("{seed}");
     let sites = sites_for(secs(20)).await;
     let want = sites.undisturbed().await;
     sites.slow_down(SLOWNESS);

@@ -1,8 +1,6 @@
 //! `trawl selftest`: it passes where nothing is wrong, and fails, with the right words and the right
 //! exit code, where something is.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
-
 use std::fs;
 
 use harness::{Command, Trawl, secs, tools};
