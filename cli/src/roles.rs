@@ -175,7 +175,7 @@ async fn serve(config: MasterConfig, listen: ListenConfig) -> Result<Exit, Failu
     render::say(&format!("listening on {url}, data in {}", data.display()));
 
     let ended = tokio::select! {
-        () = signal.cancelled() => Ok(Exit::Interrupted),
+        () = signal.cancelled() => Ok(Exit::Done),
         ended = master.ended() => Err(master_ended(ended.map_err(Failure::from))),
         ended = &mut serving => Err(match ended {
             Ok(Err(error)) => error.into(),
@@ -226,7 +226,7 @@ async fn work(master: connect::MasterArgs, config: WorkerConfig) -> Result<Exit,
     pipeline::run(client, config, Arc::new(HttpFetcher::new), signal)
         .await
         .map_err(|error| Failure::new(Exit::Master, format!("{}: {error}", master.master)))?;
-    Ok(Exit::Interrupted)
+    Ok(Exit::Done)
 }
 
 /// Asks a master whether it serves.

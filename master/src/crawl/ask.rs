@@ -12,7 +12,7 @@ use trawl_shared::{
     warc::Lengths,
 };
 
-use super::disk::DiskLow;
+use super::{Tally, disk::DiskLow};
 use crate::{
     frontier::{
         Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Quarantined, Release,
@@ -94,6 +94,8 @@ pub struct Overview {
     pub instance: String,
     /// The master rests, since the disk has too little room.
     pub disk_low: Option<DiskLow>,
+    /// What the master has written since its start.
+    pub tally: Tally,
 }
 
 /// Why a question was not answered.

@@ -10,6 +10,7 @@
 mod ask;
 mod disk;
 mod operate;
+mod tally;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -27,6 +28,7 @@ pub use self::ask::{
     Overview, Records, Renewal, Submission, Welcome,
 };
 pub use self::disk::{DiskLow, DiskWatch, Look, Space};
+pub use self::tally::Tally;
 use crate::{
     frontier::{
         Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome,
@@ -96,6 +98,7 @@ pub struct Owner<S> {
     clock: Clock,
     leases: Vec<Waiting<LeaseRequest, Heard<Vec<Batch>>>>,
     statuses: Vec<Waiting<Option<String>, About<Overview>>>,
+    tally: Tally,
 }
 
 /// A question that is answered when something has happened, or at a time.
@@ -147,6 +150,7 @@ impl<S: Store> Owner<S> {
             clock: Clock::start(now),
             leases: Vec::new(),
             statuses: Vec::new(),
+            tally: Tally::start(),
         }
     }
 
@@ -165,6 +169,10 @@ impl<S: Store> Owner<S> {
         mut mailbox: Mailbox,
         stop: CancellationToken,
     ) -> Result<(), CrawlError> {
+        let held = self.frontier.held();
+        let (leases, urls) =
+            held.values().fold((0, 0), |all, worker| (all.0 + worker.0, all.1 + worker.1));
+        tracing::info!(start = self.frontier.epoch(), leases, urls, "leases found are kept");
         let mut next = Instant::now();
         loop {
             let first = tokio::select! {
@@ -193,14 +201,23 @@ impl<S: Store> Owner<S> {
                 self.handle(question, &mut answers)?;
             }
             if heard_all {
-                self.frontier.expire(asked_until)?;
+                let expired = self.frontier.expire(asked_until)?;
+                if expired > 0 {
+                    tracing::info!(expired, "leases ran out; what is left of them waits again");
+                }
             }
             self.finish_turn(answers)?;
+            self.tally.note_turn(began, self.frontier.written());
+            if self.tally.is_due() {
+                self.tally.log(&self.frontier.status(None));
+            }
             let rest = began.elapsed() * REST_FACTOR;
             next = Instant::now() + rest.clamp(REST.0, REST.1);
         }
         self.frontier.checkpoint(self.clock.now())?;
-        self.finish_turn(Vec::new())
+        self.finish_turn(Vec::new())?;
+        self.tally.log(&self.frontier.status(None));
+        Ok(())
     }
 
     /// When the next turn is due without a question.
@@ -389,7 +406,9 @@ impl<S: Store> Owner<S> {
         self.lend(now, &mut answers)?;
         self.frontier.commit(now)?;
         if !sabotage::is(Fault::AnswerBeforeSync) {
+            let began = Instant::now();
             self.frontier.sync()?;
+            self.tally.note_sync(began);
         }
         self.tell_status(now);
         for answer in answers {

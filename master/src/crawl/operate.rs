@@ -280,7 +280,7 @@ impl<S: Store> Owner<S> {
         }
         let instance = self.frontier.instance().to_owned();
         let (crawls, disk_low) = (self.frontier.status(name), self.disk.low());
-        Ok(Overview { crawls, working, idle, instance, disk_low })
+        Ok(Overview { crawls, working, idle, instance, disk_low, tally: self.tally })
     }
 }
 

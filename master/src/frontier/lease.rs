@@ -204,8 +204,11 @@ impl<S: Store> Frontier<S> {
         let Some(host_key) = self.hosts.get(&at).map(|host| host.row.key.clone()) else {
             return Ok(());
         };
-        let detail =
+        let mut detail =
             format!("{} leases ran out with it, the last one held by worker {worker}", row.losses);
+        if !row.last_error.is_empty() {
+            detail += &format!("; before that: {}", row.last_error);
+        }
         let url = format!("{host_key}{}", row.path);
         let ended = EndedRow {
             token: 0,
@@ -217,6 +220,7 @@ impl<S: Store> Frontier<S> {
             via_host: row.via_host,
             depth: u32::from(slot.depth),
             hops: row.hops,
+            worker: worker.to_owned(),
         };
         let id = UrlId::of(&url);
         self.changes.put_bytes(keys::quarantined(at, &id), Vec::new());

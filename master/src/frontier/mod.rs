@@ -35,6 +35,7 @@ use std::{
 
 pub use self::{
     admit::{Offer, Submitted},
+    changes::Written,
     lease::HandBack,
     quarantine::{Quarantined, Release, Released},
     report::{Judgement, Outcome, Report, Ticket},
@@ -282,6 +283,10 @@ impl<S: Store> Frontier<S> {
             let host = self.load_host(at)?;
             host.leased.extend(open.iter().map(|slot| (*slot, token)));
             host.suspect_out |= suspect;
+            if let Some(crawl) = self.crawls.get_mut(&at.crawl) {
+                crawl.row.leases_kept += 1;
+                crawl.dirty = true;
+            }
             self.take_host(at);
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
@@ -398,6 +403,11 @@ impl<S: Store> Frontier<S> {
     /// If the store fails; the master must stop then.
     pub fn sync(&mut self) -> Result<(), FrontierError> {
         Ok(self.store.sync()?)
+    }
+
+    /// What was written since it was opened.
+    pub fn written(&self) -> Written {
+        self.changes.written()
     }
 
     /// The store, with what was committed.

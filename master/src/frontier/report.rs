@@ -300,6 +300,7 @@ impl<S: Store> Frontier<S> {
             let later = Slot { due: due.0.max(1), ..slot };
             row.last_token = token.0;
             row.last_applied = true;
+            row.last_error = failure.detail;
             crawl.row.retries += 1;
             self.changes.remove(keys::queue(at, slot));
             self.changes.put(keys::queue(at, later), &row);
@@ -321,6 +322,7 @@ impl<S: Store> Frontier<S> {
             depth: u32::from(slot.depth),
             hops: row.hops,
             attempts: row.failures + row.losses,
+            worker: String::new(),
         };
         self.end_without_answer(at, id, slot, &url, class, ended);
     }
