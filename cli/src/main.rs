@@ -4,6 +4,7 @@
 mod certs;
 mod connect;
 mod crawl;
+mod data;
 mod exit;
 mod export;
 mod operate;
@@ -13,6 +14,7 @@ mod render;
 mod roles;
 mod source;
 mod tables;
+mod walk;
 
 use std::{io::ErrorKind, process::ExitCode};
 
@@ -47,6 +49,10 @@ enum Command {
     Export(export::ExportArgs),
     /// Print a stored page
     Page(page::PageArgs),
+    /// Write the frontier of a data directory to a file, also while it is in use
+    Dump(data::DumpArgs),
+    /// Make a data directory of a dump, and of the pages that belong to it
+    Load(data::LoadArgs),
     /// Make a small authority, and certificates for a master and its workers
     Certs(certs::CertsArgs),
     /// Make a token for a master and those who call it
@@ -65,6 +71,8 @@ fn main() -> ExitCode {
             Command::Operate(verb) => verb.run(),
             Command::Export(args) => export::export(&args),
             Command::Page(args) => page::page(&args),
+            Command::Dump(args) => data::dump(&args),
+            Command::Load(args) => data::load(&args),
             Command::Certs(args) => certs::certs(&args),
             Command::Token(args) => certs::token(&args),
             Command::Health(args) => roles::health(&args),

@@ -16,7 +16,6 @@ use trawl_shared::{
 };
 
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     operate::Operator,
     roles::runtime,
@@ -98,11 +97,10 @@ fn absent(url: &CrawlUrl, why: &str) -> Failure {
 }
 
 async fn from_master(
-    master: &MasterArgs,
+    master: &Operator,
     crawl: Option<&str>,
     url: &CrawlUrl,
 ) -> Result<StoredPage, Failure> {
-    let master = &Operator::new(master)?;
     let crawl = crawl.unwrap_or_default().to_owned();
     let request = PageRequest { url: url.as_str().to_owned(), crawl };
     let parts = master.ask(async |mut control| control.page(request).await).await;

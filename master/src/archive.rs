@@ -14,7 +14,7 @@ use crate::{
     pages::{Committed, CrawlPages, PageStoreError, Place, ReadError, StoredPage},
     server::StartError,
     store::{
-        Store, StoreError,
+        Batch, Store, StoreError,
         keys::{self, HostRef},
         rows::{CrawlRow, MetaRow, UrlRow, UrlState, decode},
         sled::SledStore,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Bytes of the store's page cache; look-ups are few.
 const CACHE: Size = Size::mib(16);
+
+/// Rows that are handed out together.
+const WALK_ROWS: usize = 2_000;
 
 /// A data directory, opened to read.
 #[derive(Debug)]
@@ -155,6 +158,35 @@ impl Archive {
         let row = self.store.get(&keys::url(at, &url.id()))?;
         let row = row.map(|row| decode::<UrlRow>(&row)).transpose()?;
         Ok(row.and_then(|row| row.state))
+    }
+
+    /// Every row, in pieces that are handed to `take` until it fails.
+    ///
+    /// # Errors
+    /// If a row cannot be read; then with what `take` says.
+    pub fn walk<E: From<StoreError>>(
+        &self,
+        mut take: impl FnMut(&Batch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut rows = self.store.range(keys::ALL.0, keys::ALL.1).peekable();
+        while rows.peek().is_some() {
+            let piece: Result<Batch, StoreError> = rows
+                .by_ref()
+                .take(WALK_ROWS)
+                .map(|row| row.map(|(key, value)| (key, Some(value))))
+                .collect();
+            take(&piece?)?;
+        }
+        Ok(())
+    }
+
+    /// Names the data directory; empty if no master has got as far as to name it.
+    ///
+    /// # Errors
+    /// If the row cannot be read.
+    pub fn instance(&self) -> Result<String, StoreError> {
+        let meta: MetaRow = decode(&self.store.get(keys::META)?.unwrap_or_default())?;
+        Ok(meta.instance)
     }
 
     /// A place for temporary files.

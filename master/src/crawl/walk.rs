@@ -1,0 +1,54 @@
+//! A walk through the store, a piece a turn: it takes a bounded time of each turn, and
+//! whoever takes its pieces slowly slows the walk and nothing else.
+
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::{CrawlError, Owner, ask::Walking};
+use crate::store::Store;
+
+/// Rows that are read in a turn: some milliseconds' work.
+const TURN_ROWS: usize = 2_000;
+
+/// Pieces that wait for the client. While there are as many, no more is read.
+const PIECES_MAX: usize = 4;
+
+/// Bytes of changes that are kept for a client that takes nothing; then its walk ends.
+const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+impl<S: Store> Owner<S> {
+    pub(super) fn begin_walk(&mut self) -> Option<Walking> {
+        if !self.frontier.begin_walk() {
+            return None;
+        }
+        let (walker, pieces) = mpsc::channel(PIECES_MAX);
+        self.walker = Some(walker);
+        Some(Walking { instance: self.frontier.instance().to_owned(), pieces })
+    }
+
+    /// Hands out the next piece, if a walk is under way and there is room for it.
+    /// Everything must have been committed and synced.
+    pub(super) fn walk_on(&mut self) -> Result<(), CrawlError> {
+        let Some(walker) = &self.walker else { return Ok(()) };
+        let is_over = match walker.try_reserve() {
+            Ok(room) => {
+                let piece = self.frontier.walk_on(TURN_ROWS)?;
+                let is_last = piece.is_last;
+                room.send(piece);
+                is_last
+            }
+            Err(TrySendError::Closed(())) => true,
+            Err(TrySendError::Full(())) => {
+                let is_slow = self.frontier.walk_backlog() > BACKLOG_BYTES_MAX;
+                if is_slow {
+                    tracing::warn!("a walk is ended: its client takes too little");
+                }
+                is_slow
+            }
+        };
+        if is_over {
+            self.frontier.end_walk();
+            self.walker = None;
+        }
+        Ok(())
+    }
+}
