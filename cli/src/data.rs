@@ -62,7 +62,8 @@ pub(crate) fn dump(args: &DumpArgs) -> Result<Exit, Failure> {
     } else {
         Out::File(&args.file)
     };
-    let mut writer = Writer { out: Some(out), dumper: None, progress: Ticks::start("dumped") };
+    let mut writer =
+        Writer { out: Some(out), dumper: None, progress: Ticks::start("row", "dumped") };
     runtime()?.block_on(async {
         let signal = shutdown::on_signal()?;
         tokio::select! {
@@ -94,7 +95,7 @@ pub(crate) fn load(args: &LoadArgs) -> Result<Exit, Failure> {
             pages.display()
         )));
     }
-    let mut progress = Ticks::start("loaded");
+    let mut progress = Ticks::start("row", "loaded");
     let mut told = |lines| progress.tell(lines);
     let done = dump::load(from, &args.data, args.pages.as_deref(), &mut told)?;
     let data = args.data.display();
@@ -157,19 +158,20 @@ impl Taker for Writer<'_> {
 
 /// Says now and then how far something has come.
 pub(crate) struct Ticks {
+    noun: &'static str,
     done: &'static str,
     next: Instant,
 }
 
 impl Ticks {
-    pub(crate) fn start(done: &'static str) -> Self {
-        Self { done, next: Instant::now() + PROGRESS_INTERVAL }
+    pub(crate) fn start(noun: &'static str, done: &'static str) -> Self {
+        Self { noun, done, next: Instant::now() + PROGRESS_INTERVAL }
     }
 
-    pub(crate) fn tell(&mut self, rows: u64) {
+    pub(crate) fn tell(&mut self, count: u64) {
         if Instant::now() >= self.next {
             self.next = Instant::now() + PROGRESS_INTERVAL;
-            render::say(&format!("{} {} so far", counted(rows, "row"), self.done));
+            render::say(&format!("{} {} so far", counted(count, self.noun), self.done));
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     DiskFull = 5,
     /// The master is away, or does not let us in.
     Master = 6,
+    /// `verify` found differences.
+    Differences = 7,
     /// Stopped by a signal.
     Interrupted = EXIT_INTERRUPTED as isize,
 }

@@ -11,9 +11,11 @@ mod operate;
 mod options;
 mod page;
 mod render;
+mod repair;
 mod roles;
 mod source;
 mod tables;
+mod verify;
 mod walk;
 
 use std::{io::ErrorKind, process::ExitCode};
@@ -49,6 +51,12 @@ enum Command {
     Export(export::ExportArgs),
     /// Print a stored page
     Page(page::PageArgs),
+    /// Prove that a data directory is as it should be, also while it is in use: frontier,
+    /// counts and pages
+    Verify(verify::VerifyArgs),
+    /// Mend a data directory that nothing uses: the index from the pages, the counts from
+    /// the rows
+    Repair(repair::RepairArgs),
     /// Write the frontier of a data directory to a file, also while it is in use
     Dump(data::DumpArgs),
     /// Make a data directory of a dump, and of the pages that belong to it
@@ -71,6 +79,8 @@ fn main() -> ExitCode {
             Command::Operate(verb) => verb.run(),
             Command::Export(args) => export::export(&args),
             Command::Page(args) => page::page(&args),
+            Command::Verify(args) => verify::verify(&args),
+            Command::Repair(args) => repair::repair(&args),
             Command::Dump(args) => data::dump(&args),
             Command::Load(args) => data::load(&args),
             Command::Certs(args) => certs::certs(&args),

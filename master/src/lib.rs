@@ -28,4 +28,10 @@ pub mod export;
 
 pub mod archive;
 
+mod sorted;
+
+pub mod verify;
+
+pub mod repair;
+
 pub mod dump;

@@ -34,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::admit::StoredSpec;
 pub use self::{
     admit::{Offer, Submitted},
     lease::HandBack,

@@ -8,7 +8,8 @@
 //!
 //! `place` says where a page is, `crawl` how many there are, `segment` holds the
 //! files, `read` finds one page, `scan` passes over all of them, `answer` takes an
-//! HTTP answer apart and `decode` undoes its content coding.
+//! HTTP answer apart and `decode` undoes its content coding; `survey` goes on where
+//! something is damaged.
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +37,8 @@ mod read;
 
 mod scan;
 
+mod survey;
+
 mod answer;
 
 mod decode;
@@ -46,6 +49,7 @@ pub use place::{Committed, Place};
 pub use read::{ReadError, RecordError, StoredPage, StoredResponse};
 pub use scan::{Scan, ScannedPage};
 pub use segment::Segments;
+pub use survey::{Find, FoundPage, Survey};
 
 use segment::Segment;
 
