@@ -54,7 +54,6 @@ pub(crate) struct LoadArgs {
 
 /// Writes a dump.
 pub(crate) fn dump(args: &DumpArgs) -> Result<Exit, Failure> {
-    let source = args.place.open()?;
     let mut pipe;
     let out = if is_pipe(&args.file) {
         pipe = BufWriter::with_capacity(256 * 1024, stdout().lock());
@@ -65,6 +64,7 @@ pub(crate) fn dump(args: &DumpArgs) -> Result<Exit, Failure> {
     let mut writer =
         Writer { out: Some(out), dumper: None, progress: Ticks::start("row", "dumped") };
     runtime()?.block_on(async {
+        let source = args.place.open().await?;
         let signal = shutdown::on_signal()?;
         tokio::select! {
             done = walk(&source, &mut writer) => done,

@@ -57,12 +57,12 @@ enum FormatOption {
 pub(crate) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     let crawl = args.source.crawl.as_deref();
     let format = Format::from(args.format);
-    let done = match args.source.open()? {
-        Source::Archive(archive) => from_archive(&archive, crawl, format, &args.out),
-        Source::Master(master) => {
-            runtime()?.block_on(from_master(&master, crawl, format, &args.out))
+    let done = runtime()?.block_on(async {
+        match args.source.open().await? {
+            Source::Archive(archive) => from_archive(&archive, crawl, format, &args.out),
+            Source::Master(master) => from_master(&master, crawl, format, &args.out).await,
         }
-    };
+    });
     tell(&done?, &args.out)?;
     Ok(Exit::Done)
 }

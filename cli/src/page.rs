@@ -51,10 +51,12 @@ pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
     let url = CrawlUrl::parse(&args.url)
         .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(&args.url))))?;
     let crawl = args.source.crawl.as_deref();
-    let page = match args.source.open()? {
-        Source::Archive(archive) => from_archive(&archive, crawl, &url),
-        Source::Master(master) => runtime()?.block_on(from_master(&master, crawl, &url)),
-    }?;
+    let page = runtime()?.block_on(async {
+        match args.source.open().await? {
+            Source::Archive(archive) => from_archive(&archive, crawl, &url),
+            Source::Master(master) => from_master(&master, crawl, &url).await,
+        }
+    })?;
     let mut out = stdout().lock();
     match args.show {
         ShowOption::Body => {

@@ -19,7 +19,6 @@ use crate::{
     connect::{Credentials, MasterArgs},
     exit::{Exit, Failure},
     operate::Operator,
-    roles::runtime,
 };
 
 /// Names the master to ask, unless the command line says where to read.
@@ -76,8 +75,8 @@ impl SourceArgs {
     ///
     /// # Errors
     /// If the data directory cannot be read.
-    pub(crate) fn open(&self) -> Result<Source, Failure> {
-        self.place.open()
+    pub(crate) async fn open(&self) -> Result<Source, Failure> {
+        self.place.open().await
     }
 }
 
@@ -86,13 +85,13 @@ impl PlaceArgs {
     ///
     /// # Errors
     /// If the data directory cannot be read.
-    pub(crate) fn open(&self) -> Result<Source, Failure> {
+    pub(crate) async fn open(&self) -> Result<Source, Failure> {
         if let Some(master) = self.master(env::var(MASTER_VARIABLE).ok()) {
             let credentials = self.credentials.clone();
             return Ok(Source::Master(Operator::new(&MasterArgs { master, credentials })?));
         }
         let data = self.data.clone().unwrap_or_else(|| "trawl-data".into());
-        open(&data)
+        open(&data).await
     }
 
     /// The master that is meant, if one is. The command line wins over the environment.
@@ -109,12 +108,12 @@ impl PlaceArgs {
 ///
 /// # Errors
 /// If it cannot be read, or is in use by a process that does not answer.
-pub(crate) fn open(data: &Path) -> Result<Source, Failure> {
+pub(crate) async fn open(data: &Path) -> Result<Source, Failure> {
     match Archive::open(data) {
         Ok(archive) => Ok(Source::Archive(archive)),
         Err(StartError::DataDir(in_use @ DataDirError::InUse { .. })) => {
             // Such as an export, or a master that is just starting.
-            let listens = runtime()?.block_on(socket::connect(data));
+            let listens = socket::connect(data).await;
             listens.map_err(|_| Failure::from(StartError::DataDir(in_use)))?;
             Ok(Source::Master(Operator::local(data)))
         }

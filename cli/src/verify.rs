@@ -56,11 +56,12 @@ impl Taker for Rows {
 
 /// Proves a data directory, and tells what is different.
 pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Failure> {
-    let source = source::open(&args.data)?;
+    let runtime = runtime()?;
+    let source = runtime.block_on(source::open(&args.data))?;
     let is_still = matches!(source, Source::Archive(_));
     let verifier = Verifier::new(&args.data.join("tmp"), is_still, args.limit);
     let mut rows = Rows { verifier, progress: Ticks::start("row", "read") };
-    runtime()?.block_on(async {
+    runtime.block_on(async {
         let signal = shutdown::on_signal()?;
         tokio::select! {
             done = walk(&source, &mut rows) => done,
