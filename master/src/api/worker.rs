@@ -25,7 +25,7 @@ use trawl_shared::{
     spec::BODY_LIMIT_MAX,
     units::Size,
     url::{URL_BYTES_MAX, UrlId},
-    warc::Lengths,
+    warc::{self, Lengths, PEEK_BYTES, RecordType},
 };
 
 use super::millis;
@@ -365,7 +365,8 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
         Some(url_report::Outcome::Failure(failure)) => (failed(failure), None),
         Some(url_report::Outcome::Response(response)) => {
             let records = records(&response, pieces);
-            (answered(&response)?, (announced > 0).then_some(records))
+            let records = (announced > 0 && are_of(&records, &id)).then_some(records);
+            (answered(&response)?, records)
         }
     };
     let offers = report.offers.into_iter().take(OFFERS_MAX);
@@ -404,6 +405,43 @@ fn failed(failure: v1::Failure) -> Outcome {
         detail: failure.detail,
         retry_after: some_millis(failure.retry_after_ms),
     }
+}
+
+/// Whether the records are a page's: each of its kind, and about this URL. Their content is
+/// the worker's to answer for; this keeps out what no export could read.
+fn are_of(records: &Records, id: &UrlId) -> bool {
+    let Lengths { response, request, metadata } = records.lengths;
+    let kinds = [
+        (RecordType::Response, response),
+        (RecordType::Request, request),
+        (RecordType::Metadata, metadata),
+    ];
+    let mut at = 0;
+    kinds.into_iter().all(|(kind, length)| {
+        let member = front(&records.pieces, at, length);
+        at += length as usize;
+        warc::peek(&member).is_some_and(|(found, url)| found == kind && UrlId::of(&url) == *id)
+    })
+}
+
+/// The front of a member that begins at a byte of the pieces.
+fn front(pieces: &[Bytes], mut from: usize, length: u32) -> Vec<u8> {
+    let mut left = PEEK_BYTES.min(length as usize);
+    let mut front = Vec::with_capacity(left);
+    for piece in pieces {
+        if left == 0 {
+            break;
+        }
+        match piece.get(from..) {
+            Some(rest) => {
+                let taken = &rest[..left.min(rest.len())];
+                front.extend_from_slice(taken);
+                (from, left) = (0, left - taken.len());
+            }
+            None => from -= piece.len(),
+        }
+    }
+    front
 }
 
 /// The lengths fit: their sum has been checked against the limit.

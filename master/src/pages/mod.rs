@@ -91,7 +91,8 @@ pub enum PageStoreError {
     },
     /// Committed bytes are gone.
     #[error(
-        "{} has {found} bytes, but {committed} were committed: the disk has lost pages",
+        "{} has {found} bytes, but {committed} were committed: the disk has lost pages; restore \
+         them, or let `trawl repair` have them fetched again",
         path.display()
     )]
     Short {
@@ -103,12 +104,17 @@ pub enum PageStoreError {
         committed: u64,
     },
     /// A committed segment is gone.
-    #[error("{} is missing, but was committed: the disk has lost pages", .0.display())]
+    #[error(
+        "{} is missing, but was committed: the disk has lost pages; restore them, or let `trawl \
+         repair` have them fetched again",
+        .0.display()
+    )]
     Missing(PathBuf),
     /// Far more than one commit's worth was never committed.
     #[error(
         "{} holds {bytes} bytes of this crawl that its frontier knows nothing of; do the two \
-         belong together? Move the segments away to start without them", dir.display()
+         belong together? `trawl repair` takes the pages in; or move the segments away to start \
+         without them", dir.display()
     )]
     Foreign {
         /// The directory.
