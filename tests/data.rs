@@ -11,7 +11,7 @@ use std::{
 
 use harness::{Command, Ended, Pages, Sites, Trawl, Web, ms};
 use serde_json::Value;
-use trawl_master::store::{Store, keys, rows::CrawlRow, sled::SledStore};
+use trawl_master::store::{Store, rows::CrawlRow, sled::SledStore};
 use trawl_shared::units::Size;
 
 const PAGES: usize = 120;

@@ -1,5 +1,6 @@
 //! Every row of a data directory: read in it, or sent by whoever uses it.
 
+use tokio::task::yield_now;
 use trawl_master::{archive::Archive, data_dir::FORMAT, dump, store::Batch};
 use trawl_proto::v1::{WalkHead, WalkPart, WalkRequest, walk_part::Part};
 use trawl_shared::{VERSION, url::CANON_VERSION};
@@ -22,14 +23,22 @@ pub(crate) trait Taker {
 /// Hands every row of the source to the taker. When it returns, all have come.
 pub(crate) async fn walk(source: &Source, taker: &mut impl Taker) -> Result<(), Failure> {
     match source {
-        Source::Archive(archive) => in_archive(archive, taker),
+        Source::Archive(archive) => in_archive(archive, taker).await,
         Source::Master(master) => at_master(master, taker).await,
     }
 }
 
-fn in_archive(archive: &Archive, taker: &mut impl Taker) -> Result<(), Failure> {
+async fn in_archive(archive: &Archive, taker: &mut impl Taker) -> Result<(), Failure> {
     taker.begin(head(FORMAT, VERSION.to_owned(), archive.instance()?))?;
-    archive.walk(|rows| taker.take(rows))
+    let mut rows = archive.rows(None)?;
+    while let Some((last, _)) = rows.last() {
+        let next = archive.rows(Some(last))?;
+        taker.take(&rows)?;
+        rows = next;
+        // So that a signal is heard.
+        yield_now().await;
+    }
+    Ok(())
 }
 
 async fn at_master(master: &Operator, taker: &mut impl Taker) -> Result<(), Failure> {

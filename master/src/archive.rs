@@ -160,24 +160,15 @@ impl Archive {
         Ok(row.and_then(|row| row.state))
     }
 
-    /// Every row, in pieces that are handed to `take` until it fails.
+    /// The first rows of the store, or those after a key; none at the end.
     ///
     /// # Errors
-    /// If a row cannot be read; then with what `take` says.
-    pub fn walk<E: From<StoreError>>(
-        &self,
-        mut take: impl FnMut(&Batch) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut rows = self.store.range(keys::ALL.0, keys::ALL.1).peekable();
-        while rows.peek().is_some() {
-            let piece: Result<Batch, StoreError> = rows
-                .by_ref()
-                .take(WALK_ROWS)
-                .map(|row| row.map(|(key, value)| (key, Some(value))))
-                .collect();
-            take(&piece?)?;
-        }
-        Ok(())
+    /// If a row cannot be read.
+    pub fn rows(&self, after: Option<&[u8]>) -> Result<Batch, StoreError> {
+        // The next key after one is the same with a zero behind it.
+        let from = after.map_or_else(|| keys::ALL.0.to_vec(), |key| [key, &[0]].concat());
+        let rows = self.store.range(&from, keys::ALL.1).take(WALK_ROWS);
+        rows.map(|row| row.map(|(key, value)| (key, Some(value)))).collect()
     }
 
     /// Names the data directory; empty if no master has got as far as to name it.

@@ -5,9 +5,12 @@
 //! A socket that a killed process left behind means nothing, and is replaced.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io,
-    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -53,15 +56,17 @@ impl Socket {
     /// # Errors
     /// If the system or the file system does not let it.
     pub(crate) fn bind(data: &Path) -> io::Result<Self> {
-        // In a directory that is ours alone until the socket is, too.
-        let private = tempfile::Builder::new().prefix(".control").tempdir_in(data)?;
-        let (directory, short) = short(private.path())?;
+        // In a directory that is ours alone until the socket is, too. A kill may have left it.
+        let private = data.join(".control");
+        let _ = fs::remove_dir_all(&private);
+        DirBuilder::new().mode(0o700).create(&private)?;
+        let (_directory, short) = short(&private)?;
         let listener = UnixListener::bind(short.join(NAME))?;
-        drop(directory);
-        let made = private.path().join(NAME);
+        let made = private.join(NAME);
         fs::set_permissions(&made, Permissions::from_mode(0o600))?;
         let path = data.join(NAME);
         fs::rename(made, &path)?;
+        fs::remove_dir(private)?;
         Ok(Self { listener, path })
     }
 

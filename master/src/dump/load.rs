@@ -36,6 +36,9 @@ const CACHE: Size = Size::mib(64);
 /// Rows that are written together.
 const BATCH_ROWS: usize = 2_000;
 
+/// Rows after which they are made durable: the store keeps in memory what is not.
+const SYNC_ROWS: u64 = 50_000;
+
 /// Where the segments of the dumped data directory are: its directory `pages`.
 pub type PageSource = PathBuf;
 
@@ -208,6 +211,9 @@ pub(super) fn read(
         batch.push(change);
         if batch.len() == BATCH_ROWS {
             store.apply(std::mem::take(&mut batch))?;
+            if counts.lines % SYNC_ROWS < BATCH_ROWS as u64 {
+                store.sync()?;
+            }
             told(counts.lines);
         }
     }

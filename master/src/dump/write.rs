@@ -38,7 +38,7 @@ pub struct Dumper<'a> {
 enum Out<'a> {
     Pipe(&'a mut dyn Write),
     File(WholeFile),
-    Gzip(GzEncoder<WholeFile>),
+    Gzip(Box<GzEncoder<WholeFile>>),
 }
 
 impl<'a> Dumper<'a> {
@@ -51,7 +51,7 @@ impl<'a> Dumper<'a> {
         let is_gzip = path.extension().is_some_and(|extension| extension == "gz");
         let file = WholeFile::create(path)?;
         let out = if is_gzip {
-            Out::Gzip(GzEncoder::new(file, Compression::new(6)))
+            Out::Gzip(Box::new(GzEncoder::new(file, Compression::new(6))))
         } else {
             Out::File(file)
         };

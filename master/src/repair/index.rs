@@ -88,6 +88,10 @@ impl<S: Store> Repair<S> {
         let reach = survey.reach();
         let mut matcher = Matcher::new(survey, reach);
         let mut index = Index::default();
+        if reach.segment > 0 && reach.bytes == 0 {
+            // A repair that broke off has cut everything off, and not begun it anew.
+            index.missing.push(reach.segment);
+        }
         entries.finish(|record| {
             let Some((_, entry)) = Entry::of(record) else { return Ok(()) };
             matcher.entry(entry, &mut |found| self.found(crawl, segments, found, &mut index))

@@ -46,6 +46,12 @@ const CACHE: Size = Size::mib(64);
 /// Rows that are read, or changed, together.
 const BATCH_ROWS: usize = 1_000;
 
+/// Rows changed after which they are made durable: the store keeps in memory what is not.
+const SYNC_ROWS: usize = 50_000;
+
+/// Pages whose links are taken in, after which that is made durable.
+const SYNC_PAGES: u64 = 500;
+
 /// Why nothing was mended, or not all.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
@@ -128,7 +134,7 @@ pub fn repair(path: &Path, is_trial: bool) -> Result<Repaired, RepairError> {
 }
 
 fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, RepairError> {
-    let mut repair = Repair { store, batch: Batch::new(), done: Repaired::default() };
+    let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done: Repaired::default() };
     let mut needing = Vec::new();
     for (number, row) in repair.crawls()? {
         let segments = Segments::new(&data.pages(&row.name), &row.name)?;
@@ -150,7 +156,7 @@ fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, 
         return Ok(done);
     }
     let store = take_links_in(store, needing, &mut done)?;
-    let mut repair = Repair { store, batch: Batch::new(), done };
+    let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done };
     repair.wake_crawls()?;
     repair.flush()?;
     repair.store.sync()?;
@@ -169,6 +175,7 @@ fn take_links_in<S: Store>(
         frontier.status(None).iter().map(|crawl| crawl.discovered).sum()
     };
     let before = known(&frontier);
+    let mut pages = 0u64;
     for (number, segments, index) in crawls {
         let mut survey = Survey::of_all(segments, Committed::default())?;
         while let Some(find) = survey.next_find()? {
@@ -185,6 +192,10 @@ fn take_links_in<S: Store>(
             let depth = u16::try_from(page.meta.depth).unwrap_or(u16::MAX);
             frontier.offer_again(at, &offers, depth, &page.id)?;
             frontier.commit(now)?;
+            pages += 1;
+            if pages.is_multiple_of(SYNC_PAGES) {
+                frontier.sync()?;
+            }
         }
     }
     frontier.checkpoint(now)?;
@@ -198,6 +209,8 @@ struct Repair<S> {
     store: S,
     /// Changes that wait to be written together; none of them is read before.
     batch: Batch,
+    /// Rows changed since they were durable.
+    unsynced: usize,
     done: Repaired,
 }
 
@@ -227,7 +240,13 @@ impl<S: Store> Repair<S> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        self.store.apply(std::mem::take(&mut self.batch))
+        self.unsynced += self.batch.len();
+        self.store.apply(std::mem::take(&mut self.batch))?;
+        if self.unsynced >= SYNC_ROWS {
+            self.unsynced = 0;
+            self.store.sync()?;
+        }
+        Ok(())
     }
 
     /// Some rows of a range, the first of them or those after a key; they may be changed
