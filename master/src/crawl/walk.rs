@@ -52,3 +52,52 @@ impl<S: Store> Owner<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio_util::sync::CancellationToken;
+    use trawl_shared::{spec::CrawlSpec, units::Size, url::CrawlUrl};
+
+    use crate::{
+        crawl::{Crawls, Owner, PageSettings},
+        frontier::{Frontier, Limits},
+        store::memory::MemoryStore,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_that_nobody_takes_holds_up_nobody_but_other_walks() {
+        const URLS: u64 = 6_000;
+        let opened = Frontier::open(MemoryStore::default(), Limits::default(), "test");
+        let (mut frontier, now) = opened.unwrap();
+        let url = |number| format!("http://h{}.example/{number}", number % 9).parse().unwrap();
+        let seeds: Vec<CrawlUrl> = (0..URLS).map(url).collect();
+        frontier.submit("c", CrawlSpec::default(), &seeds, now).unwrap();
+        let (crawls, mailbox) = Crawls::mailbox(Duration::from_secs(30));
+        let stop = CancellationToken::new();
+        let pages = PageSettings { directory: "none".into(), segment: Size::mib(1) };
+        let owner = tokio::spawn(Owner::new(frontier, now, pages).run(mailbox, stop.clone()));
+        let discovered = async || {
+            let overview = crawls.status(None, Duration::ZERO).await.unwrap().unwrap();
+            overview.crawls[0].discovered
+        };
+
+        let idle = crawls.walk().await.unwrap().unwrap();
+        for _ in 0..50 {
+            assert_eq!(discovered().await, URLS);
+        }
+        assert!(crawls.walk().await.unwrap().is_none(), "one at a time");
+        drop(idle);
+        assert_eq!(discovered().await, URLS);
+        let mut walking = crawls.walk().await.unwrap().expect("nobody walks any more");
+        let (mut rows, mut is_whole) = (0, false);
+        while let Some(piece) = walking.pieces.recv().await {
+            rows += piece.rows.len() as u64;
+            is_whole |= piece.is_last;
+        }
+        assert!(is_whole && rows > 2 * URLS, "{rows}");
+        stop.cancel();
+        owner.await.unwrap().unwrap();
+    }
+}

@@ -33,11 +33,12 @@ use crate::{
 /// Bytes of the store's page cache while it is filled.
 const CACHE: Size = Size::mib(64);
 
-/// Rows that are written together.
-const BATCH_ROWS: usize = 2_000;
+/// Rows that are written together. While a batch is applied the store keeps every state of
+/// the pages that it changes: with ten times as many it takes ten times the memory.
+const BATCH_ROWS: usize = 200;
 
 /// Rows after which they are made durable: the store keeps in memory what is not.
-const SYNC_ROWS: u64 = 50_000;
+const SYNC_ROWS: u64 = 10_000;
 
 /// Where the segments of the dumped data directory are: its directory `pages`.
 pub type PageSource = PathBuf;

@@ -43,11 +43,12 @@ use crate::{
 /// Bytes of the store's page cache.
 const CACHE: Size = Size::mib(64);
 
-/// Rows that are read, or changed, together.
-const BATCH_ROWS: usize = 1_000;
+/// Rows that are read, or changed, together; few, as the store keeps every state of the
+/// pages that a batch changes.
+const BATCH_ROWS: usize = 200;
 
 /// Rows changed after which they are made durable: the store keeps in memory what is not.
-const SYNC_ROWS: usize = 50_000;
+const SYNC_ROWS: usize = 10_000;
 
 /// Pages whose links are taken in, after which that is made durable.
 const SYNC_PAGES: u64 = 500;
