@@ -345,7 +345,7 @@ async fn whole_gzip_members_that_are_no_records_of_the_page_are_not_stored() {
     let of_another_url: Members<'_> =
         &|url| ["response", "request", "metadata"].map(|kind| record(kind, &format!("{url}x")));
     let of_other_kinds: Members<'_> =
-        &|url| ["response", "response", "metadata"].map(|kind| record(kind, url));
+        &|url| ["metadata", "request", "response"].map(|kind| record(kind, url));
     let of_no_kind: Members<'_> = &|_| ["these are", "no records", "at all, only gzip"].map(member);
     for members in [of_another_url, of_other_kinds, of_no_kind] {
         let cluster = Cluster::start(LEASE).await;

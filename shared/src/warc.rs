@@ -321,7 +321,7 @@ pub fn read_member(
 
 /// Bytes at the front of a gzip member that [`peek`] looks at: enough for the header of
 /// any record of ours.
-pub const PEEK_BYTES: usize = 8 * 1024;
+pub const PEEK_BYTES: usize = 4 * 1024;
 
 /// What a record is and which URL it is about, by the front of its gzip member. Its
 /// block and its checksum are not looked at.

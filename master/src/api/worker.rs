@@ -407,41 +407,18 @@ fn failed(failure: v1::Failure) -> Outcome {
     }
 }
 
-/// Whether the records are a page's: each of its kind, and about this URL. Their content is
-/// the worker's to answer for; this keeps out what no export could read.
+/// Whether the first of the records is a response for this URL. The others, and the content of
+/// all, are the worker's to answer for: to read them here would cost as much as the rest of a
+/// report. This keeps a worker's mistakes from making an export impossible.
 fn are_of(records: &Records, id: &UrlId) -> bool {
-    let Lengths { response, request, metadata } = records.lengths;
-    let kinds = [
-        (RecordType::Response, response),
-        (RecordType::Request, request),
-        (RecordType::Metadata, metadata),
-    ];
-    let mut at = 0;
-    kinds.into_iter().all(|(kind, length)| {
-        let member = front(&records.pieces, at, length);
-        at += length as usize;
-        warc::peek(&member).is_some_and(|(found, url)| found == kind && UrlId::of(&url) == *id)
-    })
-}
-
-/// The front of a member that begins at a byte of the pieces.
-fn front(pieces: &[Bytes], mut from: usize, length: u32) -> Vec<u8> {
-    let mut left = PEEK_BYTES.min(length as usize);
-    let mut front = Vec::with_capacity(left);
-    for piece in pieces {
-        if left == 0 {
-            break;
-        }
-        match piece.get(from..) {
-            Some(rest) => {
-                let taken = &rest[..left.min(rest.len())];
-                front.extend_from_slice(taken);
-                (from, left) = (0, left - taken.len());
-            }
-            None => from -= piece.len(),
-        }
+    let mut front = Vec::with_capacity(PEEK_BYTES);
+    let length = PEEK_BYTES.min(records.lengths.response as usize);
+    for piece in &records.pieces {
+        let left = length - front.len();
+        front.extend_from_slice(&piece[..left.min(piece.len())]);
     }
-    front
+    let told = warc::peek(&front);
+    told.is_some_and(|(kind, url)| kind == RecordType::Response && UrlId::of(&url) == *id)
 }
 
 /// The lengths fit: their sum has been checked against the limit.
