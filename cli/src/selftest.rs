@@ -111,7 +111,7 @@ async fn run(args: &SelftestArgs) -> Result<Exit, Failure> {
     if args.keep {
         say(&format!("kept: {}", folder.path().display()));
     }
-    Ok(if verdict.is_passed() { Exit::Done } else { Exit::Selftest })
+    Ok(if verdict.is_passed() { Exit::Done } else { Exit::Wrong })
 }
 
 /// The export's name in the folder.

@@ -15,8 +15,8 @@ use trawl_shared::{
 use super::{Tally, disk::DiskLow};
 use crate::{
     frontier::{
-        Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Quarantined, Release,
-        Released, Report, Specification, Submitted, Via,
+        Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Piece, Quarantined,
+        Release, Released, Report, Specification, Submitted, Via,
     },
     pages::CrawlPages,
     store::rows::{UrlState, Wish},
@@ -247,6 +247,19 @@ pub(super) enum OperatorQuestion {
         how: Release,
         answer: To<About<Released>>,
     },
+    Walk {
+        answer: To<Option<Walking>>,
+    },
+}
+
+/// A walk through the store that has begun.
+#[derive(Debug)]
+pub struct Walking {
+    /// Names the data directory.
+    pub instance: String,
+    /// The pieces as they come. They break off before the last one if the master ends,
+    /// or if far too little is taken.
+    pub pieces: mpsc::Receiver<Piece>,
 }
 
 /// A host, with its waits as durations from now.
@@ -485,6 +498,14 @@ impl Crawls {
     ) -> Result<Result<Released, NoCrawl>, AskError> {
         self.ask_as_operator(|answer| OperatorQuestion::Release { crawl, inmates, how, answer })
             .await
+    }
+
+    /// Begins a walk through the store; none if one is under way.
+    ///
+    /// # Errors
+    /// If the master is stopping.
+    pub async fn walk(&self) -> Result<Option<Walking>, AskError> {
+        self.ask_as_operator(|answer| OperatorQuestion::Walk { answer }).await
     }
 
     async fn ask_as_operator<A>(

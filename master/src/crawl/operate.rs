@@ -100,6 +100,10 @@ impl<S: Store> Owner<S> {
                 };
                 later(answers, answer, released);
             }
+            OperatorQuestion::Walk { answer } => {
+                let walking = self.begin_walk();
+                later(answers, answer, walking);
+            }
         }
         Ok(())
     }
