@@ -54,9 +54,8 @@ impl Cluster {
 
     /// Stops it. The data directory is free then.
     async fn stop(self) -> Trawl {
-        self.worker.terminate();
-        self.worker.done().await.expect(130);
-        self.master.stop().await.expect(130);
+        self.worker.stops().await;
+        self.master.stop().await;
         self.trawl
     }
 }

@@ -143,8 +143,7 @@ impl Honest {
         assert_eq!(pages.count(), Self::PAGES + 7);
         assert!(pages.iter().all(|page| page.attempt == 1));
         assert!(self.site.counts().values().all(|&visits| visits == 1));
-        self.worker.terminate();
-        self.worker.done().await.expect(130);
+        self.worker.stops().await;
     }
 }
 

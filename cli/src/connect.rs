@@ -52,10 +52,15 @@ use crate::exit::Failure;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Silence on a connection after which the master is asked for a sign of life, ...
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// ... and how long it has for it.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long what we sent may go unreceived before the connection is given up. Other than
+/// the master's sign of life it does not depend on how much is under way, so that it can
+/// be short: the system tries again ever more rarely, and a new connection is there sooner.
+const UNRECEIVED_MAX: Duration = Duration::from_secs(8);
 
 /// Bytes of one answer that may be under way to us before we have read them, ...
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -164,6 +169,7 @@ pub(crate) fn channel(url: &str, credentials: &Credentials) -> Result<Channel, F
     let mut connector = HttpConnector::new_with_resolver(service_fn(look_up));
     connector.enforce_http(false);
     connector.set_nodelay(true);
+    connector.set_tcp_user_timeout(Some(UNRECEIVED_MAX));
     let wire = endpoint.connect_with_connector_lazy(connector);
     let has_certificate = credentials.cert.is_some();
     let faults = Faults { is_tls, has_certificate, was_reached: AtomicBool::new(false) };

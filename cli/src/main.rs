@@ -13,6 +13,7 @@ mod page;
 mod render;
 mod repair;
 mod roles;
+mod selftest;
 mod source;
 mod tables;
 mod verify;
@@ -65,6 +66,9 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Make a token for a master and those who call it
     Token(certs::TokenArgs),
+    /// Try a crawl on this machine whose master and workers are killed at random, and see whether
+    /// every page came through; exit code 0 if so, 7 if not
+    Selftest(selftest::SelftestArgs),
     /// Ask a master whether it serves; exit code 0 if so
     Health(roles::HealthArgs),
 }
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
             Command::Load(args) => data::load(&args),
             Command::Certs(args) => certs::certs(&args),
             Command::Token(args) => certs::token(&args),
+            Command::Selftest(args) => selftest::selftest(&args),
             Command::Health(args) => roles::health(&args),
         },
     );

@@ -35,3 +35,4 @@ pub mod verify;
 pub mod repair;
 
 pub mod dump;
+pub mod sabotage;

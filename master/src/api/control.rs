@@ -22,7 +22,7 @@ use super::{
     walk, why,
 };
 use crate::{
-    crawl::{Crawls, HostView, Inmates, Submission},
+    crawl::{Crawls, HostView, Inmates, Submission, Tally},
     frontier::{CrawlStatus, Release},
     store::rows::{Finish, Wish},
     workers::{WorkerState, WorkerStatus},
@@ -82,6 +82,12 @@ impl v1::control_server::Control for ControlApi {
             workers_idle: overview.idle,
             version: VERSION.to_owned(),
             instance: overview.instance,
+            disk_low: overview.disk_low.map(|low| v1::DiskLow {
+                free: low.free,
+                reserve: low.reserve,
+                refuses_reports: low.refuses_reports,
+            }),
+            commits: Some(commits(&overview.tally)),
         }))
     }
 
@@ -153,6 +159,7 @@ impl v1::control_server::Control for ControlApi {
                 detail: inmate.detail,
                 depth: inmate.depth,
                 attempts: inmate.attempts,
+                worker: inmate.worker,
             });
         }
         Ok(Response::new(QuarantineReply { urls, next }))
@@ -265,6 +272,20 @@ fn host_status(HostView { host, due }: HostView) -> v1::HostStatus {
     }
 }
 
+fn commits(tally: &Tally) -> v1::Commits {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    v1::Commits {
+        running_ms: millis(tally.running()),
+        turns: tally.turns,
+        turn_longest_us: micros(tally.turn_longest),
+        commits: tally.written.batches,
+        rows: tally.written.rows,
+        bytes: tally.written.bytes,
+        syncs: tally.syncs,
+        sync_longest_us: micros(tally.sync_longest),
+    }
+}
+
 fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {
     let (state, reason) = match (status.finish, status.wish) {
         (Finish::Running, Wish::Run) => ("running", ""),
@@ -296,6 +317,8 @@ fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {
         reports_already: status.reports_already,
         reports_stale: status.reports_stale,
         leases_expired: status.leases_expired,
+        leases_recovered: status.leases_recovered,
+        leases_kept: status.leases_kept,
         troubles: status
             .troubles
             .into_iter()

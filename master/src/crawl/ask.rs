@@ -12,6 +12,7 @@ use trawl_shared::{
     warc::Lengths,
 };
 
+use super::{Tally, disk::DiskLow};
 use crate::{
     frontier::{
         Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Piece, Quarantined,
@@ -91,6 +92,10 @@ pub struct Overview {
     pub idle: u32,
     /// Names the data directory.
     pub instance: String,
+    /// The master rests, since the disk has too little room.
+    pub disk_low: Option<DiskLow>,
+    /// What the master has written since its start.
+    pub tally: Tally,
 }
 
 /// Why a question was not answered.

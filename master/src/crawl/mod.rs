@@ -8,7 +8,9 @@
 //! groups by itself, and a full mailbox slows the workers down.
 
 mod ask;
+mod disk;
 mod operate;
+mod tally;
 mod walk;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -20,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use trawl_shared::{
     lease::{Token, Verdict},
+    sabotage::{self, Fault},
     units::Size,
 };
 
@@ -28,13 +31,15 @@ pub use self::ask::{
     AccountView, AskError, Crawls, Delivery, HostView, Inmates, Mailbox, NoCrawl, NotSubmitted,
     Overview, Records, Renewal, Submission, Walking, Welcome,
 };
+pub use self::disk::{DiskLow, DiskWatch, Look, Space};
+pub use self::tally::Tally;
 use crate::{
     frontier::{
         Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome, Piece,
     },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError},
-    workers::{Caller, Hello, Workers},
+    workers::{Caller, Hello, Unheard, Workers},
 };
 
 /// The shortest and the longest rest after a turn. What comes in meanwhile shares the
@@ -47,6 +52,9 @@ const REST_FACTOR: u32 = 2;
 
 /// The longest that a turn waits for a question.
 const IDLE_TURN: Duration = Duration::from_secs(5);
+
+/// Between two looks for room while the disk has too little.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the crawls cannot go on. All of them end the process.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +95,7 @@ pub struct Owner<S> {
     frontier: Frontier<S>,
     pages: BTreeMap<u32, PageStore>,
     page_settings: PageSettings,
+    disk: DiskWatch,
     workers: Workers,
     /// Names this start of the master.
     start: u64,
@@ -95,6 +104,7 @@ pub struct Owner<S> {
     statuses: Vec<Waiting<Option<String>, About<Overview>>>,
     /// Where the pieces of the walk under way go.
     walker: Option<mpsc::Sender<Piece>>,
+    tally: Tally,
 }
 
 /// A question that is answered when something has happened, or at a time.
@@ -142,11 +152,19 @@ impl<S: Store> Owner<S> {
             frontier,
             pages: BTreeMap::new(),
             page_settings: pages,
+            disk: DiskWatch::none(),
             clock: Clock::start(now),
             leases: Vec::new(),
             statuses: Vec::new(),
             walker: None,
+            tally: Tally::start(),
         }
+    }
+
+    /// Rests while the disk has too little room.
+    #[must_use]
+    pub fn watching(self, disk: DiskWatch) -> Self {
+        Self { disk, ..self }
     }
 
     /// Answers questions until `stop` is cancelled or nobody is left to ask.
@@ -158,9 +176,14 @@ impl<S: Store> Owner<S> {
         mut mailbox: Mailbox,
         stop: CancellationToken,
     ) -> Result<(), CrawlError> {
+        let held = self.frontier.held();
+        let (leases, urls) =
+            held.values().fold((0, 0), |all, worker| (all.0 + worker.0, all.1 + worker.1));
+        tracing::info!(start = self.frontier.epoch(), leases, urls, "leases found are kept");
         let mut next = Instant::now();
         loop {
             let first = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 question = mailbox.0.recv() => match question {
                     Some(question) => Some(question),
@@ -170,6 +193,7 @@ impl<S: Store> Owner<S> {
             };
             sleep_until(next).await;
             let began = Instant::now();
+            self.disk.look();
             let mut answers = Vec::new();
             let mut heard_all = false;
             // Whoever has asked in time is heard before leases run out.
@@ -184,14 +208,23 @@ impl<S: Store> Owner<S> {
                 self.handle(question, &mut answers)?;
             }
             if heard_all {
-                self.frontier.expire(asked_until)?;
+                let expired = self.frontier.expire(asked_until)?;
+                if expired > 0 {
+                    tracing::info!(expired, "leases ran out; what is left of them waits again");
+                }
             }
             self.finish_turn(answers)?;
+            self.tally.note_turn(began, self.frontier.written());
+            if self.tally.is_due() {
+                self.tally.log(&self.frontier.status(None));
+            }
             let rest = began.elapsed() * REST_FACTOR;
             next = Instant::now() + rest.clamp(REST.0, REST.1);
         }
         self.frontier.checkpoint(self.clock.now())?;
-        self.finish_turn(Vec::new())
+        self.finish_turn(Vec::new())?;
+        self.tally.log(&self.frontier.status(None));
+        Ok(())
     }
 
     /// When the next turn is due without a question.
@@ -203,6 +236,11 @@ impl<S: Store> Owner<S> {
         let idle = self.clock.now() + IDLE_TURN;
         let waits = self.leases.iter().map(|waiting| waiting.until);
         let waits = waits.chain(self.statuses.iter().map(|waiting| waiting.until));
+        if self.disk.low().is_some() {
+            let look = self.clock.now() + DISK_INTERVAL;
+            let event = waits.chain(self.frontier.next_deadline()).chain([look]).min();
+            return self.clock.instant(event.unwrap_or(look));
+        }
         // What is ready matters only while somebody waits for it.
         let leases = self.leases.iter();
         let leases = leases.filter(|lease| !self.workers.is_draining(&lease.question.worker));
@@ -288,6 +326,9 @@ impl<S: Store> Owner<S> {
         if let Err(unheard) = self.workers.hear(caller, now) {
             return Ok(Err(unheard));
         }
+        if self.disk.low().is_some_and(|low| low.refuses_reports) {
+            return Ok(Err(Unheard::NoRoom));
+        }
         let mut verdicts = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             verdicts.push(self.deliver(&caller.worker, delivery, now)?);
@@ -309,6 +350,11 @@ impl<S: Store> Owner<S> {
         now: Moment,
     ) -> Result<Verdict, CrawlError> {
         let Delivery { report, records } = delivery;
+        if sabotage::is(Fault::StoreUnjudged)
+            && let Some(records) = &records
+        {
+            self.put_away(report.at.crawl, records)?;
+        }
         let ticket = match self.frontier.judge(worker, report.token, report.at, &report.id)? {
             Judgement::Apply(ticket) => ticket,
             Judgement::Already => return Ok(Verdict::Already),
@@ -370,7 +416,11 @@ impl<S: Store> Owner<S> {
         self.commit_all(now)?;
         self.lend(now, &mut answers)?;
         self.frontier.commit(now)?;
-        self.frontier.sync()?;
+        if !sabotage::is(Fault::AnswerBeforeSync) {
+            let began = Instant::now();
+            self.frontier.sync()?;
+            self.tally.note_sync(began);
+        }
         self.walk_on()?;
         self.tell_status(now);
         for answer in answers {
@@ -382,14 +432,16 @@ impl<S: Store> Owner<S> {
         Ok(())
     }
 
-    /// Answers those that wait for leases, as far as something is due.
+    /// Answers those that wait for leases, as far as something is due and the disk has
+    /// room for what comes of it.
     fn lend(&mut self, now: Moment, answers: &mut Vec<Answer>) -> Result<(), CrawlError> {
         for waiting in std::mem::take(&mut self.leases) {
             // Nobody is lent to who has hung up.
             if waiting.answer.is_closed() {
                 continue;
             }
-            let batches = if self.workers.is_draining(&waiting.question.worker) {
+            let rests = self.disk.low().is_some();
+            let batches = if rests || self.workers.is_draining(&waiting.question.worker) {
                 Vec::new()
             } else {
                 self.frontier.lease(&waiting.question, now)?

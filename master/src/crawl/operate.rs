@@ -283,7 +283,8 @@ impl<S: Store> Owner<S> {
             }
         }
         let instance = self.frontier.instance().to_owned();
-        Ok(Overview { crawls: self.frontier.status(name), working, idle, instance })
+        let (crawls, disk_low) = (self.frontier.status(name), self.disk.low());
+        Ok(Overview { crawls, working, idle, instance, disk_low, tally: self.tally })
     }
 }
 

@@ -86,6 +86,8 @@ pub(super) enum Words {
         losses: u32,
         last_token: u64,
         last_applied: bool,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        last_error: String,
     },
     Lease {
         token: u64,
@@ -142,6 +144,8 @@ pub(super) struct CrawlWords {
     reports_already: u64,
     reports_stale: u64,
     leases_expired: u64,
+    leases_recovered: u64,
+    leases_kept: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -184,6 +188,8 @@ pub(super) enum StateWords {
         hops: u32,
         attempts: u32,
         token: u64,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        worker: String,
     },
 }
 
@@ -238,6 +244,7 @@ impl Words {
                 losses,
                 last_token,
                 last_applied,
+                last_error,
             } => row(
                 keys::queue(HostRef { crawl: *crawl, host: *host }, slot.slot()),
                 &QueueRow {
@@ -249,6 +256,7 @@ impl Words {
                     last_token: *last_token,
                     last_applied: *last_applied,
                     via_host: *via_host,
+                    last_error: last_error.clone(),
                 },
             ),
             Self::Lease { token, crawl, host, worker, slots } => row(
@@ -340,8 +348,17 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
         }
         b'Q' => {
             let HostRef { crawl, host } = keys::host_of(key)?;
-            let QueueRow { path, hops, via, failures, losses, last_token, last_applied, via_host } =
-                QueueRow::decode(value).ok()?;
+            let QueueRow {
+                path,
+                hops,
+                via,
+                failures,
+                losses,
+                last_token,
+                last_applied,
+                via_host,
+                last_error,
+            } = QueueRow::decode(value).ok()?;
             Words::Queue {
                 crawl,
                 host,
@@ -354,6 +371,7 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
                 losses,
                 last_token,
                 last_applied,
+                last_error,
             }
         }
         b'L' => {
@@ -401,6 +419,8 @@ impl CrawlWords {
             leases_expired,
             wish: _,
             stored_bytes,
+            leases_recovered,
+            leases_kept,
         } = row;
         let outcome = |(number, count): (usize, u64)| {
             let class = Class::of_number(u8::try_from(number).ok()?)?;
@@ -430,6 +450,8 @@ impl CrawlWords {
             reports_already,
             reports_stale,
             leases_expired,
+            leases_recovered,
+            leases_kept,
         })
     }
 
@@ -469,6 +491,8 @@ impl CrawlWords {
             leases_expired: self.leases_expired,
             wish: wish as i32,
             stored_bytes: self.stored_bytes,
+            leases_recovered: self.leases_recovered,
+            leases_kept: self.leases_kept,
         })
     }
 }
@@ -531,11 +555,32 @@ impl StateWords {
                 }
             }
             UrlState::Ended(row) => {
-                let EndedRow { token, class, detail, path, via, depth, attempts, via_host, hops } =
-                    row;
+                let EndedRow {
+                    token,
+                    class,
+                    detail,
+                    path,
+                    via,
+                    depth,
+                    attempts,
+                    via_host,
+                    hops,
+                    worker,
+                } = row;
                 let class = Class::of_number(u8::try_from(class).ok()?)?.word().to_owned();
                 let via = Hex(via);
-                Self::Ended { class, detail, path, via, via_host, depth, hops, attempts, token }
+                Self::Ended {
+                    class,
+                    detail,
+                    path,
+                    via,
+                    via_host,
+                    depth,
+                    hops,
+                    attempts,
+                    token,
+                    worker,
+                }
             }
         })
     }
@@ -570,6 +615,7 @@ impl StateWords {
                 hops,
                 attempts,
                 token,
+                worker,
             } => UrlState::Ended(EndedRow {
                 token: *token,
                 class: class(word)?.number().into(),
@@ -580,6 +626,7 @@ impl StateWords {
                 attempts: *attempts,
                 via_host: *via_host,
                 hops: *hops,
+                worker: worker.clone(),
             }),
         })
     }

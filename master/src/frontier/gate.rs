@@ -4,7 +4,9 @@
 //! and the wait between two visits is the longest that any crawl asks for that
 //! wants it. Crawls that want the same host take turns, a lease at a time.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
+
+use trawl_shared::sabotage::{self, Fault};
 
 use super::{Frontier, Host, Moment};
 use crate::store::{
@@ -22,8 +24,9 @@ pub(super) struct Gate {
     holder: Option<u32>,
     /// The crawl that had it last.
     last: Option<u32>,
-    /// The crawls that have it in memory.
-    crawls: BTreeSet<u32>,
+    /// The crawls that have it in memory, ascending. Hardly ever more than one, and there
+    /// are as many gates as hosts.
+    crawls: Vec<u32>,
 }
 
 impl<S: Store> Frontier<S> {
@@ -34,11 +37,15 @@ impl<S: Store> Frontier<S> {
             Entry::Occupied(gate) => gate.into_mut(),
             Entry::Vacant(place) => {
                 let row: Option<GateRow> = self.changes.get(&self.store, &keys::gate(at.host))?;
+                let row = row.filter(|_| !sabotage::is(Fault::ForgetVisits));
                 let freed_at = row.map(|row| Moment(row.freed_at));
                 place.insert(Gate { freed_at, ..Gate::default() })
             }
         };
-        gate.crawls.insert(at.crawl);
+        if let Err(place) = gate.crawls.binary_search(&at.crawl) {
+            gate.crawls.reserve_exact(1);
+            gate.crawls.insert(place, at.crawl);
+        }
         Ok(self.hosts.entry(at).or_insert(host))
     }
 
@@ -46,7 +53,7 @@ impl<S: Store> Frontier<S> {
     pub(super) fn drop_host(&mut self, at: HostRef) {
         self.hosts.remove(&at);
         if let Some(gate) = self.gates.get_mut(&at.host) {
-            gate.crawls.remove(&at.crawl);
+            gate.crawls.retain(|number| *number != at.crawl);
             if gate.crawls.is_empty() {
                 self.gates.remove(&at.host);
             }

@@ -37,6 +37,7 @@ use std::{
 pub(crate) use self::admit::StoredSpec;
 pub use self::{
     admit::{Offer, Submitted},
+    changes::Written,
     lease::HandBack,
     quarantine::{Quarantined, Release, Released},
     report::{Judgement, Outcome, Report, Ticket},
@@ -55,7 +56,13 @@ use crate::{
     },
 };
 use trawl_shared::{
-    known::Known, lease::Token, outcome::Class, scope::Scope, spec::CrawlSpec, url::CANON_VERSION,
+    known::Known,
+    lease::Token,
+    outcome::Class,
+    sabotage::{self, Fault},
+    scope::Scope,
+    spec::CrawlSpec,
+    url::CANON_VERSION,
 };
 
 /// A point on the master's own clock: milliseconds that it has been running since
@@ -71,6 +78,9 @@ impl Add<Duration> for Moment {
         Self(self.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
     }
 }
+
+/// Rows of hosts that are in memory beside the hosts themselves while they are loaded.
+const HOSTS_AT_ONCE: usize = 1_000;
 
 /// The frontier's limits.
 #[derive(Clone, Debug)]
@@ -166,7 +176,7 @@ struct Host {
     /// Where it stands in its crawl's `parked`.
     parked: Option<u16>,
     /// What of its queue is lent, and under which token.
-    leased: HashMap<Slot, Token>,
+    leased: BTreeMap<Slot, Token>,
     /// A lent URL has lost a lease before and is lent alone.
     suspect_out: bool,
 }
@@ -278,6 +288,10 @@ impl<S: Store> Frontier<S> {
             let host = self.load_host(at)?;
             host.leased.extend(open.iter().map(|slot| (*slot, token)));
             host.suspect_out |= suspect;
+            if let Some(crawl) = self.crawls.get_mut(&at.crawl) {
+                crawl.row.leases_kept += 1;
+                crawl.dirty = true;
+            }
             self.take_host(at);
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
@@ -296,20 +310,19 @@ impl<S: Store> Frontier<S> {
 
     fn load_hosts(&mut self) -> Result<(), FrontierError> {
         for number in self.crawls.keys().copied().collect::<Vec<_>>() {
-            let (from, to) = keys::hosts(number);
-            let rows: Vec<_> = self
-                .store
-                .range(&from, &to)
-                .filter(|row| match row {
-                    Ok((_, value)) => decode::<HostRow>(value).map_or(true, |row| row.queued > 0),
-                    Err(_) => true,
-                })
-                .collect::<Result<_, _>>()?;
-            for (key, value) in rows {
-                let at = keys::host_of(&key).ok_or_else(|| damaged("a host's key"))?;
-                let row: HostRow = decode(&value)?;
-                if !self.hosts.contains_key(&at) {
-                    self.keep_host(at, Host { row, ..Host::default() })?;
+            let (mut from, to) = keys::hosts(number);
+            loop {
+                let rows: Vec<_> =
+                    self.store.range(&from, &to).take(HOSTS_AT_ONCE).collect::<Result<_, _>>()?;
+                let Some((last, _)) = rows.last() else { break };
+                // The key that comes next after it.
+                from = [last, &[0][..]].concat();
+                for (key, value) in rows {
+                    let at = keys::host_of(&key).ok_or_else(|| damaged("a host's key"))?;
+                    let row: HostRow = decode(&value)?;
+                    if row.queued > 0 && !self.hosts.contains_key(&at) {
+                        self.keep_host(at, Host { row, ..Host::default() })?;
+                    }
                 }
             }
         }
@@ -350,9 +363,14 @@ impl<S: Store> Frontier<S> {
         }
         self.meta.clock = now.0;
         self.changes.put(keys::META.to_vec(), &self.meta);
-        let batch = self.changes.take();
+        let mut batch = self.changes.take();
         if let Some(walk) = &mut self.walk {
             walk.note(&batch);
+        }
+        if sabotage::is(Fault::SplitCommit) {
+            let counts = batch.extract_if(.., |(key, _)| key.starts_with(keys::CRAWLS.0));
+            let counts = counts.collect();
+            self.store.apply(std::mem::replace(&mut batch, counts))?;
         }
         self.store.apply(batch)?;
         Ok(())
@@ -393,6 +411,11 @@ impl<S: Store> Frontier<S> {
     /// If the store fails; the master must stop then.
     pub fn sync(&mut self) -> Result<(), FrontierError> {
         Ok(self.store.sync()?)
+    }
+
+    /// What was written since it was opened.
+    pub fn written(&self) -> Written {
+        self.changes.written()
     }
 
     /// The store, with what was committed.

@@ -347,10 +347,9 @@ impl Model {
             links.iter().for_each(|link| self.admit(lent.crawl, url(*link)));
         } else {
             entry.failures += 1;
-            let attempts = entry.failures + entry.losses;
-            entry.doing = if attempts < ATTEMPTS {
+            entry.doing = if entry.failures < ATTEMPTS {
                 // Chance is 0 in these tests: 5 s, doubled from try to try.
-                Doing::Waiting { due: now + Duration::from_secs(5 << (attempts - 1)) }
+                Doing::Waiting { due: now + Duration::from_secs(5 << (entry.failures - 1)) }
             } else {
                 Doing::Done
             };

@@ -26,6 +26,8 @@ pub struct Quarantined {
     pub depth: u32,
     /// Tries, those lost with their worker included.
     pub attempts: u32,
+    /// The worker that was lost with it last.
+    pub worker: String,
     /// Its host.
     pub at: HostRef,
     /// Its id.
@@ -77,6 +79,7 @@ impl<S: Store> Frontier<S> {
                 detail: row.detail,
                 depth: row.depth,
                 attempts: row.attempts,
+                worker: row.worker,
                 at,
                 id,
                 key,
