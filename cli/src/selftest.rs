@@ -171,8 +171,8 @@ async fn attack_cluster(
     }
     attack.crawl_time = began.elapsed();
     cluster.export(&folder.join(EXPORT)).await?;
-    cluster.stop().await
-    // Here the data directory lies still, at `folder/data`, for whoever wants to look at it.
+    cluster.stop().await?;
+    cluster.verify().await
 }
 
 /// Does one thing to the cluster, and waits until that is made good.
