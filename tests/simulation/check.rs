@@ -1,25 +1,23 @@
 //! What must hold after any run, read from what the disk, the web and the workers wrote
 //! down.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 use trawl_master::{
-    pages::{Committed, CrawlPages, Place, Scan},
+    pages::{Committed, CrawlPages, Scan},
     store::{
         Batch,
         keys::{self, HostRef, Slot},
         rows::{CrawlRow, Finish, HostRow, LeaseRow, QueueRow, UrlRow, UrlState},
     },
 };
-use trawl_proto::v1::url_report::Outcome;
-use trawl_shared::url::{CrawlUrl, UrlId};
+use trawl_shared::{
+    outcome::Class,
+    url::{CrawlUrl, UrlId},
+};
 
 use crate::{
     disk::{Event, Map, apply},
@@ -68,6 +66,8 @@ pub(crate) struct Account<'a> {
     /// The directory of all crawls' segments.
     pub(crate) pages: &'a Path,
     pub(crate) web: &'a Web,
+    /// Lost leases after which a URL is given up.
+    pub(crate) losses: u32,
     /// The crawls' delay.
     pub(crate) delay: Duration,
     /// How much times may be off, since the network's clock ticks.
@@ -79,7 +79,7 @@ pub(crate) struct Account<'a> {
 impl Account<'_> {
     /// Every promise that was broken.
     pub(crate) fn violations(&self) -> Vec<Violation> {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger { losses: self.losses, ..Ledger::default() };
         for (at, event) in &self.history {
             ledger.at = *at;
             match event {
@@ -108,6 +108,9 @@ struct Ledger {
     current: Map,
     durable: Map,
     unsynced: Vec<Batch>,
+    /// Lost leases after which a URL is given up.
+    losses: u32,
+    last_token: u64,
     grants: Vec<Grant>,
     violations: Vec<Violation>,
 }
@@ -125,14 +128,13 @@ impl Ledger {
     }
 
     fn apply(&mut self, batch: &Batch) {
-        for (key, value) in batch {
-            match key.first() {
-                Some(b'U') => self.check_url(key, value.as_deref()),
-                Some(b'L') => self.check_lease(key, value.as_deref(), batch),
-                _ => {}
-            }
+        for (key, value) in batch.iter().filter(|(key, _)| key.starts_with(b"U")) {
+            self.check_url(key, value.as_deref(), batch);
         }
         apply(&mut self.current, batch.clone());
+        for (key, value) in batch.iter().filter(|(key, _)| key.starts_with(b"L")) {
+            self.check_lease(key, value.as_deref());
+        }
         self.unsynced.push(batch.clone());
     }
 
@@ -154,30 +156,42 @@ impl Ledger {
         self.check_counts();
     }
 
-    /// A URL's row changes: a page stays, and an end comes under the right token.
-    fn check_url(&mut self, key: &[u8], value: Option<&[u8]>) {
+    /// A URL's row changes: a page stays, and what a report changes, it does under the
+    /// right token.
+    fn check_url(&mut self, key: &[u8], value: Option<&[u8]>, batch: &Batch) {
         let Some((at, id)) = keys::url_of(key) else { return };
         let before = self.current.get(key).and_then(|bytes| state(bytes));
         let after = value.and_then(state);
+        if before == after {
+            return;
+        }
+        if matches!(before, Some(UrlState::Fetched(_))) {
+            self.broken(Invariant::NothingTwice, format!("the page {id:?} changed to {after:?}"));
+        }
         let token = match &after {
             Some(UrlState::Fetched(row)) => row.token,
             Some(UrlState::Ended(row)) => row.token,
-            _ => 0,
+            // A failure that counts moves it to where it waits for its next try.
+            Some(UrlState::Pending(slot)) => {
+                let moved = Slot::decode(slot).map(|slot| keys::queue(at, slot));
+                let row = batch.iter().find(|(key, _)| Some(key) == moved.as_ref());
+                let row = row.and_then(|(_, row)| QueueRow::decode(row.as_deref()?).ok());
+                row.map_or(0, |row| row.last_token)
+            }
+            None => 0,
         };
-        let invariant_of_page = matches!(before, Some(UrlState::Fetched(_))) && before != after;
-        if invariant_of_page {
-            self.broken(Invariant::NothingTwice, format!("the page {id:?} changed to {after:?}"));
-        }
-        if token == 0 || before == after {
+        // No token: it was found, or given up without a report.
+        if token == 0 {
             return;
         }
-        let Some(UrlState::Pending(slot)) = &before else {
-            self.broken(Invariant::Fencing, format!("{id:?} ended again, by token {token}"));
-            return;
+        let good = match &before {
+            Some(UrlState::Pending(slot)) => {
+                Slot::decode(slot).and_then(|slot| self.good_token(at, slot))
+            }
+            _ => None,
         };
-        let good = Slot::decode(slot).and_then(|slot| self.good_token(at, slot));
         if good != Some(token) {
-            let what = format!("{id:?} ended by token {token}, but {good:?} was good");
+            let what = format!("{id:?} was changed by token {token}, but {good:?} was good");
             self.broken(Invariant::Fencing, what);
         }
     }
@@ -201,50 +215,52 @@ impl Ledger {
         rows.filter_map(row).collect()
     }
 
-    /// A lease is granted: nobody else has anything of it.
-    fn check_lease(&mut self, key: &[u8], value: Option<&[u8]>, batch: &Batch) {
+    /// A lease is granted: its token is new, and nobody else has anything of it.
+    fn check_lease(&mut self, key: &[u8], value: Option<&[u8]>) {
         let Some(granted) = value.and_then(|bytes| LeaseRow::decode(bytes).ok()) else { return };
+        let Some(token) = keys::lease_token(key) else { return };
+        if token.0 <= self.last_token {
+            self.broken(Invariant::Fencing, format!("token {token} is not a new one"));
+        }
+        self.last_token = self.last_token.max(token.0);
         let at = HostRef { crawl: granted.crawl, host: granted.host };
         for slot in granted.slots.chunks(Slot::BYTES).filter_map(Slot::decode) {
-            let other = self.leases().into_iter().find(|(token, lease)| {
-                let ends = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
-                    value.is_none() && keys::lease_token(key).is_some_and(|t| t.0 == *token)
-                };
-                // What has ended has left the queue.
-                let is_open = self.current.contains_key(&keys::queue(at, slot));
-                keys::lease_token(key).is_some_and(|mine| mine.0 != *token)
-                    && is_open
-                    && holds(lease, at, slot)
-                    && !batch.iter().any(ends)
-            });
-            if let Some((token, _)) = other {
-                self.broken(Invariant::OneLease, format!("{slot:?} is lent already, by {token}"));
+            let mut leases = self.leases().into_iter();
+            let other = leases.find(|(other, lease)| *other != token.0 && holds(lease, at, slot));
+            let queue = self.current.get(&keys::queue(at, slot));
+            let queue = queue.and_then(|row| QueueRow::decode(&row[..]).ok());
+            let host = self.current.get(&keys::host(at));
+            let host = host.and_then(|row| HostRow::decode(&row[..]).ok());
+            // What has ended has left the queue.
+            let (Some(queue), Some(host)) = (queue, host) else { continue };
+            if let Some((other, _)) = other {
+                self.broken(Invariant::OneLease, format!("{slot:?} is lent already, by {other}"));
             }
-            let queue =
-                self.current.get(&keys::queue(at, slot)).map(|row| QueueRow::decode(&row[..]));
-            let host = self.current.get(&keys::host(at)).map(|row| HostRow::decode(&row[..]));
-            if let (Some(Ok(queue)), Some(Ok(host))) = (queue, host) {
-                let (url, worker) = (host.key + &queue.path, granted.worker.clone());
-                self.grants.push(Grant { at: self.at, url, worker });
-            }
+            let (url, worker) = (host.key + &queue.path, granted.worker.clone());
+            self.grants.push(Grant { at: self.at, url, worker });
         }
     }
 
-    /// Nobody fetches what somebody else was lent since.
+    /// Nobody fetches what was not lent to him, or was lent to somebody else since.
     fn check_holders(&mut self, visits: &[Visit], tick: Duration) {
-        for visit in visits {
+        for visit in visits.iter().filter(|visit| !visit.url.ends_with("/robots.txt")) {
             let end = visit.end.unwrap_or(self.at);
-            let another = |grant: &&Grant| {
-                grant.url == visit.url
-                    && grant.worker != visit.worker
-                    && visit.begin < grant.at
-                    && grant.at + tick < end
-            };
-            if let Some(grant) = self.grants.iter().find(another) {
-                let (url, mine, other) = (&visit.url, &visit.worker, &grant.worker);
-                let what = format!("{mine} fetches {url}, which {other} was lent meanwhile");
-                let violation = Violation { invariant: Invariant::OneLease, at: grant.at, what };
-                self.violations.push(violation);
+            let (mut holder, mut other) = (None, None);
+            for grant in self.grants.iter().filter(|grant| grant.url == visit.url) {
+                if grant.at <= visit.begin + tick {
+                    holder = Some(grant);
+                } else if grant.at + tick < end && grant.worker != visit.worker {
+                    other = Some(grant);
+                }
+            }
+            let is_holder = holder.is_some_and(|grant| grant.worker == visit.worker);
+            let other = other.or(holder.filter(|_| !is_holder));
+            if !is_holder || other.is_some() {
+                let (url, mine) = (&visit.url, &visit.worker);
+                let other = other.map(|grant| (&grant.worker, grant.at));
+                let what = format!("{mine} fetches {url}, which was lent to {other:?}");
+                let at = visit.begin;
+                self.violations.push(Violation { invariant: Invariant::OneLease, at, what });
             }
         }
     }
@@ -290,32 +306,46 @@ impl Ledger {
         }
     }
 
-    /// What the workers were told before now is durable.
+    /// What was acknowledged before now is durable.
     fn check_told(&mut self, told: &[Acknowledged]) {
-        let known = |row: (&Vec<u8>, &Vec<u8>)| {
+        let numbers: BTreeMap<String, u32> =
+            self.crawls().into_iter().map(|(number, crawl)| (crawl.name, number)).collect();
+        let row = |row: (&Vec<u8>, &Vec<u8>)| {
             let (at, id) = keys::url_of(row.0)?;
-            Some(((at.crawl, id.0), matches!(state(row.1), Some(UrlState::Pending(_)))))
+            Some(((at.crawl, id.0.to_vec()), matches!(state(row.1), Some(UrlState::Pending(_)))))
         };
         let all = self.durable.range(b"U".to_vec()..b"V".to_vec());
-        let known: BTreeMap<(u32, [u8; 20]), bool> = all.filter_map(known).collect();
+        let known: BTreeMap<(u32, Vec<u8>), bool> = all.filter_map(row).collect();
+        let is_known = |crawl: u32, url: &str| {
+            let id = url.parse::<CrawlUrl>().map(|url| UrlId::of(url.as_str()).0.to_vec());
+            id.is_ok_and(|id| known.contains_key(&(crawl, id)))
+        };
         let mut lost = Vec::new();
-        for Acknowledged { report, .. } in told.iter().filter(|told| told.at <= self.at) {
-            let id: Option<[u8; 20]> = report.id[..].try_into().ok();
-            let is_pending = id.and_then(|id| known.get(&(report.crawl, id)));
-            let is_page = matches!(report.outcome, Some(Outcome::Response(_)));
-            if is_page && is_pending != Some(&false) {
-                lost.push(format!("the page of token {}", report.token));
-            }
-            for offer in &report.offers {
-                let id = offer.url.parse::<CrawlUrl>().map(|url| UrlId::of(url.as_str()));
-                if !id.is_ok_and(|id| known.contains_key(&(report.crawl, id.0))) {
-                    lost.push(offer.url.clone());
+        for told in told {
+            match told {
+                Acknowledged::Crawl { at, name, seeds } if *at <= self.at => {
+                    let number = numbers.get(name).copied().unwrap_or_default();
+                    lost.extend(seeds.iter().filter(|seed| !is_known(number, seed)).cloned());
                 }
+                Acknowledged::Report { at, crawl, id, is_page, links } if *at <= self.at => {
+                    if *is_page && known.get(&(*crawl, id.clone())) != Some(&false) {
+                        lost.push(format!("the page of {id:?}"));
+                    }
+                    lost.extend(links.iter().filter(|link| !is_known(*crawl, link)).cloned());
+                }
+                _ => {}
             }
         }
         for what in lost {
             self.broken(Invariant::NothingLost, format!("{what} was acknowledged, and is gone"));
         }
+    }
+
+    /// Whether a URL was given up as it should be: its workers were lost so often.
+    fn is_given_up(&self, state: Option<&UrlState>) -> bool {
+        let quarantined = u32::from(Class::Quarantined.number());
+        matches!(state, Some(UrlState::Ended(row))
+            if row.class == quarantined && row.attempts >= self.losses)
     }
 
     /// Every crawl has ended, with every page of the web as it is.
@@ -335,12 +365,18 @@ impl Ledger {
                 |row: (&Vec<u8>, &Vec<u8>)| Some((keys::url_of(row.0)?.1.0, state(row.1)));
             let ended: BTreeMap<[u8; 20], Option<UrlState>> =
                 self.rows(keys::urls(number)).filter_map(state_of).collect();
-            if ended.len() != web.answers().len() {
+            // What was given up leads to nothing.
+            let given_up = |state: &&Option<UrlState>| self.is_given_up(state.as_ref());
+            let has_gaps = ended.values().any(|state| given_up(&state));
+            if !has_gaps && ended.len() != web.answers().len() {
                 let what = format!("{} URLs of {}", ended.len(), web.answers().len());
                 self.broken(Invariant::Completion, format!("crawl {number} has {what}"));
             }
             for (url, answer) in web.answers() {
                 let found = ended.get(&UrlId::of(url).0).cloned().flatten();
+                if self.is_given_up(found.as_ref()) || (has_gaps && found.is_none()) {
+                    continue;
+                }
                 let is_so = matches!(&found, Some(UrlState::Fetched(row))
                     if row.status == u32::from(answer.status) && row.sha1 == answer.sha1());
                 if !is_so {
@@ -357,41 +393,15 @@ impl Ledger {
             let committed = Committed { segment: crawl.segment, bytes: crawl.segment_bytes };
             let directory = directory.join(&crawl.name);
             let pages = CrawlPages { crawl: number, name: crawl.name, directory, committed };
-            let mut index = BTreeSet::new();
-            for (_, row) in self.rows(keys::urls(number)) {
-                if let Some(UrlState::Fetched(row)) = state(row) {
-                    index.insert(row.place);
+            let mut index = BTreeMap::new();
+            for (key, row) in self.rows(keys::urls(number)) {
+                if let (Some((_, id)), Some(UrlState::Fetched(row))) =
+                    (keys::url_of(key), state(row))
+                {
+                    index.insert(row.place, (id, row.sha1));
                 }
             }
-            let (mut seen, mut urls) = (BTreeSet::new(), BTreeSet::new());
-            let Ok(segments) = pages.segments() else { continue };
-            let mut scan = Scan::new(segments, committed);
-            loop {
-                let place: Place = match scan.next_page() {
-                    Ok(None) => break,
-                    Ok(Some(page)) => {
-                        let url = page.response.field("WARC-Target-URI").unwrap_or_default();
-                        let url = url.to_owned();
-                        if !urls.insert(url.clone()) {
-                            self.broken(Invariant::NothingTwice, format!("{url} has two records"));
-                        }
-                        page.place
-                    }
-                    Err(error) => {
-                        self.broken(Invariant::NothingLost, format!("a record: {error}"));
-                        break;
-                    }
-                };
-                seen.insert(place.encode().to_vec());
-            }
-            if seen != index {
-                let (records, entries) = (seen.len(), index.len());
-                let what = format!("{records} records for {entries} entries of the index");
-                let invariant = if records > entries {
-                    Invariant::NothingTwice
-                } else {
-                    Invariant::NothingLost
-                };
+            if let Err((invariant, what)) = check_segments(&pages, index) {
                 self.broken(invariant, what);
             }
         }
@@ -427,4 +437,30 @@ fn state(row: &[u8]) -> Option<UrlState> {
 fn holds(lease: &LeaseRow, at: HostRef, slot: Slot) -> bool {
     (lease.crawl, lease.host) == (at.crawl, at.host)
         && lease.slots.chunks(Slot::BYTES).any(|bytes| Slot::decode(bytes) == Some(slot))
+}
+
+/// The segments hold one page for each entry of the index, of its URL and with its body,
+/// and no other.
+fn check_segments(
+    pages: &CrawlPages,
+    mut index: BTreeMap<Vec<u8>, (UrlId, Vec<u8>)>,
+) -> Result<(), (Invariant, String)> {
+    let lost = |what: String| (Invariant::NothingLost, what);
+    let segments = pages.segments().map_err(|error| lost(error.to_string()))?;
+    let mut scan = Scan::new(segments, pages.committed);
+    while let Some(page) = scan.next_page().map_err(|error| lost(error.to_string()))? {
+        let url = page.response.field("WARC-Target-URI").unwrap_or_default();
+        let Some((id, sha1)) = index.remove(&page.place.encode()[..]) else {
+            return Err((Invariant::NothingTwice, format!("a record of {url} does not count")));
+        };
+        let meta = page.meta().map_err(|error| lost(error.to_string()))?;
+        let body = page.body(&meta).map_err(|error| lost(error.to_string()))?;
+        if UrlId::of(url) != id || Sha1::digest(&body)[..] != sha1[..] {
+            return Err(lost(format!("the record of {url} is not the one of its entry")));
+        }
+    }
+    match index.len() {
+        0 => Ok(()),
+        entries => Err(lost(format!("{entries} entries of the index have no record"))),
+    }
 }

@@ -84,9 +84,11 @@ impl Disk {
         state.history.push((now, Event::PowerLost { kept }));
     }
 
-    /// What is durable.
-    pub(crate) fn durable(&self) -> Map {
-        self.lock().durable.clone()
+    /// The durable rows of a table.
+    pub(crate) fn durable_range(&self, (from, to): (&[u8], &[u8])) -> Vec<Vec<u8>> {
+        let state = self.lock();
+        let rows = state.durable.range(from.to_vec()..to.to_vec());
+        rows.map(|(_, row)| row.clone()).collect()
     }
 
     /// All that has happened, with when.

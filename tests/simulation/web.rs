@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -35,8 +35,10 @@ pub(crate) struct Answer {
     pub(crate) location: Option<String>,
     /// How long it takes.
     takes: Duration,
-    /// First visits to it that break off.
-    breaks: u32,
+    /// First visits to it that bring no answer.
+    failures: u32,
+    /// Those are told when to come again, instead of breaking off.
+    is_polite: bool,
 }
 
 impl Answer {
@@ -85,10 +87,12 @@ impl Web {
                 if chance.u8(0..6) == 0 {
                     takes = slowest.mul_f64(0.5 + chance.f64() / 2.0);
                 }
-                let breaks = if chance.u8(0..8) == 0 { chance.u32(1..3) } else { 0 };
+                let failures = if chance.u8(0..6) == 0 { chance.u32(1..3) } else { 0 };
+                let is_polite = chance.bool();
                 let location = (status == 301).then(|| url(host, 0));
                 let body = Bytes::from(format!("<title>{host} {page}</title>{}", links.concat()));
-                answers.insert(url(host, page), Answer { status, body, location, takes, breaks });
+                let answer = Answer { status, body, location, takes, failures, is_polite };
+                answers.insert(url(host, page), answer);
             }
         }
         let seeds = (0..hosts).map(|host| url(host, 0)).collect();
@@ -161,25 +165,32 @@ impl Fetch for View {
             body: Bytes::new(),
             location: None,
             takes: Duration::from_millis(30),
-            breaks: 0,
+            failures: 0,
+            is_polite: false,
         };
         let answer = self.web.answers().get(url.as_str()).unwrap_or(&no_file);
         sleep(answer.takes).await;
-        let before =
-            self.web.lock().iter().filter(|visit| visit.url == url.as_str()).count() as u32 - 1;
-        if before < answer.breaks {
-            return Err(FetchError::Broken { cause: "as it was told to".to_owned() });
-        }
         let mut headers = HeaderMap::new();
+        let mut status = answer.status;
+        let visits = self.web.lock().iter().filter(|visit| visit.url == url.as_str()).count();
+        if visits <= answer.failures as usize {
+            if !answer.is_polite {
+                return Err(FetchError::Broken { cause: "as it was told to".to_owned() });
+            }
+            // Hosts have clocks of their own, which nobody steps.
+            let host_now = SystemTime::UNIX_EPOCH + now();
+            let again = host_now + Duration::from_secs(2);
+            headers.insert(header::DATE, header_of(&httpdate::fmt_http_date(host_now)));
+            headers.insert(header::RETRY_AFTER, header_of(&httpdate::fmt_http_date(again)));
+            status = 503;
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        if let Some(location) = &answer.location
-            && let Ok(location) = HeaderValue::from_str(location)
-        {
-            headers.insert(header::LOCATION, location);
+        if let Some(location) = &answer.location {
+            headers.insert(header::LOCATION, header_of(location));
         }
         Ok(Page {
             url: url.clone(),
-            status: answer.status,
+            status,
             version: http::Version::HTTP_11,
             headers,
             request_head: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -191,4 +202,8 @@ impl Fetch for View {
             elapsed: answer.takes,
         })
     }
+}
+
+fn header_of(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }

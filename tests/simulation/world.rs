@@ -8,6 +8,7 @@ use std::{
     io,
     iter::Sum,
     ops::Range,
+    panic,
     path::PathBuf,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -30,6 +31,7 @@ use trawl_master::{
 };
 use trawl_shared::{
     clock::by_hand,
+    outcome::Class,
     sabotage::{self, Fault},
     spec::{CrawlSpec, RobotsPolicy},
     units::{Size, Span},
@@ -41,7 +43,7 @@ use crate::{
     check::{Account, Invariant, Violation},
     disk::{self, Disk},
     web::{View, Web},
-    wire::{self, Mischief, Told},
+    wire::{self, Acknowledged, Mischief, Post},
 };
 
 /// The network's clock ticks so.
@@ -52,6 +54,9 @@ const LEASE: Duration = Duration::from_secs(10);
 
 /// When all is well again, the crawls end within this.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// When they have ended, what is still on its way may come.
+const AFTERWARDS: Duration = Duration::from_secs(20);
 
 /// A run and what came of it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,6 +80,15 @@ pub(crate) struct Story {
     pub(crate) pages: u64,
     pub(crate) visits: u64,
     pub(crate) commits: u64,
+    /// Copies of reports that the master has judged.
+    pub(crate) copies: u64,
+    pub(crate) already: u64,
+    pub(crate) stale: u64,
+    pub(crate) quarantined: u64,
+    /// Power cuts in the middle of a commit.
+    pub(crate) torn_commits: u64,
+    /// Partitions that outlast a lease.
+    pub(crate) long_partitions: u64,
     /// How long it took on the simulation's clock.
     pub(crate) time: Duration,
 }
@@ -91,6 +105,12 @@ impl Sum for Story {
             pages: a.pages + b.pages,
             visits: a.visits + b.visits,
             commits: a.commits + b.commits,
+            copies: a.copies + b.copies,
+            already: a.already + b.already,
+            stale: a.stale + b.stale,
+            quarantined: a.quarantined + b.quarantined,
+            torn_commits: a.torn_commits + b.torn_commits,
+            long_partitions: a.long_partitions + b.long_partitions,
             time: a.time + b.time,
         })
     }
@@ -98,13 +118,35 @@ impl Sum for Story {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { power_cuts, master_stops, worker_kills, worker_stops, .. } = self;
-        let Self { partitions, clock_steps, pages, visits, commits, time, .. } = self;
-        let hours = time.as_secs_f64() / 3_600.0;
-        write!(f, "{hours:.1} simulated hours, {power_cuts} power cuts and {master_stops} stops ")?;
-        write!(f, "of the master, {worker_kills} kills and {worker_stops} stops of workers, ")?;
-        write!(f, "{partitions} partitions, {clock_steps} clock steps; {pages} pages, {visits} ")?;
-        write!(f, "visits, {commits} writes and syncs")
+        let hours = self.time.as_secs_f64() / 3_600.0;
+        write!(f, "{hours:.1} simulated hours")?;
+        for (number, what) in self.numbers() {
+            write!(f, ", {number} {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Story {
+    /// Every number, with what it counts.
+    pub(crate) fn numbers(&self) -> [(u64, &'static str); 15] {
+        [
+            (self.power_cuts, "power cuts"),
+            (self.torn_commits, "of them within a commit"),
+            (self.master_stops, "stops of the master"),
+            (self.worker_kills, "kills of workers"),
+            (self.worker_stops, "stops of workers"),
+            (self.partitions, "partitions"),
+            (self.long_partitions, "of them longer than a lease"),
+            (self.clock_steps, "clock steps"),
+            (self.copies, "copies of reports judged"),
+            (self.already, "reports that had counted"),
+            (self.stale, "stale reports"),
+            (self.quarantined, "URLs given up"),
+            (self.pages, "pages"),
+            (self.visits, "visits"),
+            (self.commits, "writes and syncs"),
+        ]
     }
 }
 
@@ -117,8 +159,13 @@ impl fmt::Display for Story {
 pub(crate) fn run(seed: u64, fault: Option<Fault>) -> io::Result<Run> {
     let _guard = fault.map(sabotage::commit);
     fastrand::seed(seed);
+    // A panic that is caught somewhere is a defect all the same.
+    panic::set_hook(Box::new(|panic| lock(&PANICS).push(panic.to_string())));
     World::new(seed)?.run()
 }
+
+/// The panics of this process.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// What a run consists of, decided by its seed.
 struct World {
@@ -126,7 +173,9 @@ struct World {
     disk: Disk,
     pages: TempDir,
     web: Web,
-    told: Told,
+    post: Post,
+    /// Lost leases after which a URL is given up.
+    losses: u32,
     spec: CrawlSpec,
     crawls: usize,
     delay: Duration,
@@ -159,7 +208,8 @@ impl World {
             disk: Disk::new(chance.u64(..)),
             pages: scratch()?,
             web: Web::new(hosts, &mut chance, LEASE),
-            told: Told::default(),
+            post: Post::default(),
+            losses: if chance.u8(0..4) == 0 { 2 } else { 1_000 },
             spec,
             crawls: chance.usize(1..3),
             delay,
@@ -194,9 +244,16 @@ impl World {
             let (world, name) = (Rc::clone(&self), name.clone());
             sim.host(name.clone(), move || Rc::clone(&world).worker(name.clone()));
         }
+        let post = self.post.clone();
+        sim.client("post", async { Ok(post.deliver_copies().await) });
         let mut nemesis = Nemesis::new(Rc::clone(&self));
-        let until = self.chaos + PATIENCE;
-        while sim.elapsed() < until && !self.is_over() {
+        let mut until = self.chaos + PATIENCE;
+        let mut is_over = false;
+        while sim.elapsed() < until {
+            if !is_over && self.is_over() {
+                is_over = true;
+                until = sim.elapsed() + AFTERWARDS;
+            }
             nemesis.act(&mut sim)?;
             sim.step().map_err(|error| io::Error::other(error.to_string()))?;
         }
@@ -211,7 +268,8 @@ impl World {
         let account = Account {
             history: self.disk.history(),
             visits: self.web.visits(),
-            told: lock(&self.told).clone(),
+            told: self.post.told(),
+            losses: self.losses,
             pages: self.pages.path(),
             web: &self.web,
             delay: self.delay,
@@ -219,7 +277,8 @@ impl World {
             end,
         };
         let mut violations = account.violations();
-        let defects = lock(&self.defects);
+        let mut defects = lock(&self.defects).clone();
+        defects.append(&mut lock(&PANICS));
         let defect = |what: &String| {
             let (invariant, what) = (Invariant::Completion, what.clone());
             Violation { invariant, at: end, what }
@@ -228,15 +287,22 @@ impl World {
         story.pages = (self.web.answers().len() * self.crawls) as u64;
         story.visits = account.visits.len() as u64;
         story.commits = account.history.len() as u64;
+        story.copies = self.post.arrived();
+        for row in self.crawl_rows() {
+            story.already += row.reports_already;
+            story.stale += row.reports_stale;
+            let quarantined = usize::from(Class::Quarantined.number());
+            story.quarantined += row.outcomes.get(quarantined).copied().unwrap_or_default();
+        }
         story.time = end;
         let mut hasher = DefaultHasher::new();
-        (&account.history, &account.visits).hash(&mut hasher);
+        (&account.history, &account.visits, &account.told).hash(&mut hasher);
         Run { seed: self.seed, violations, fingerprint: hasher.finish(), story: *story }
     }
 
     /// The master's machine, from its start to the next crash.
     async fn master(self: Rc<Self>) -> turmoil::Result {
-        let limits = Limits { lease: LEASE, losses: 1_000, ..Limits::default() };
+        let limits = Limits { lease: LEASE, losses: self.losses, ..Limits::default() };
         let (frontier, now) = match Frontier::open(self.disk.store(), limits, "simulation") {
             Ok(opened) => opened,
             Err(error) => return self.master_ended(Some(error.to_string())).await,
@@ -270,9 +336,12 @@ impl World {
         for number in 0..self.crawls {
             let seeds = self.web.seeds().iter().filter_map(|seed| seed.parse().ok()).collect();
             let (name, spec) = (crawl_name(number), self.spec.clone());
-            let submission = Submission { name, spec, seeds, take_up: true };
+            let submission = Submission { name: name.clone(), spec, seeds, take_up: true };
             match crawls.submit(submission).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => {
+                    let (at, seeds) = (disk::now(), self.web.seeds().to_vec());
+                    self.post.tell(Acknowledged::Crawl { at, name, seeds });
+                }
                 Ok(Err(error)) => return format!("a crawl was refused: {error:?}"),
                 // The owner has ended, and says why.
                 Err(_) => std::future::pending().await,
@@ -303,7 +372,7 @@ impl World {
     }
 
     async fn worker(self: Rc<Self>, name: String) -> turmoil::Result {
-        let channel = wire::channel(self.mischief, Arc::clone(&self.told));
+        let channel = wire::channel(&name, self.mischief, self.post.clone());
         let config = WorkerConfig { lanes: 3, ..WorkerConfig::new(name.clone()) };
         let master = Master::new(channel, &name, config.lanes);
         let view = View::of(&self.web, &name);
@@ -324,14 +393,14 @@ impl World {
 
     /// Whether all crawls have ended, durably.
     fn is_over(&self) -> bool {
-        let durable = self.disk.durable();
-        let (from, to) = keys::CRAWLS;
-        let mut ended = 0;
-        for value in durable.range(from.to_vec()..to.to_vec()).map(|(_, value)| value) {
-            let row = CrawlRow::decode(&value[..]).unwrap_or_default();
-            ended += usize::from(row.finish != Finish::Running as i32);
-        }
-        ended == self.crawls
+        let rows = self.crawl_rows();
+        rows.len() == self.crawls && rows.iter().all(|row| row.finish != Finish::Running as i32)
+    }
+
+    /// The durable rows of the crawls.
+    fn crawl_rows(&self) -> Vec<CrawlRow> {
+        let rows = self.disk.durable_range(keys::CRAWLS);
+        rows.iter().map(|row| CrawlRow::decode(&row[..]).unwrap_or_default()).collect()
     }
 
     fn random(&self, range: Range<u64>) -> u64 {
@@ -342,10 +411,7 @@ impl World {
     /// some is gone.
     fn lose_power(&self, now: Duration) -> io::Result<()> {
         self.disk.lose_power(now);
-        let durable = self.disk.durable();
-        let (from, to) = keys::CRAWLS;
-        for value in durable.range(from.to_vec()..to.to_vec()).map(|(_, value)| value) {
-            let row = CrawlRow::decode(&value[..]).unwrap_or_default();
+        for row in self.crawl_rows() {
             let directory = self.pages.path().join(&row.name);
             let segment = |number: u32| directory.join(format!("{}-{number:08}.warc.gz", row.name));
             for number in row.segment.max(1).. {
@@ -421,6 +487,7 @@ impl Nemesis {
         self.now = now;
         by_hand::set(Some(wall_clock(sim, self.stepped)));
         if self.world.disk.is_burnt() && !self.is_down("master") {
+            self.story.torn_commits += 1;
             self.cut_power(sim)?;
         }
         let is_over = now >= self.world.chaos;
@@ -447,39 +514,39 @@ impl Nemesis {
     fn trouble(&mut self, sim: &mut Sim<'_>) -> io::Result<()> {
         let number = self.random(0..self.world.workers.len() as u64) as usize;
         let worker = self.world.workers[number].clone();
+        let name = worker.as_str();
         match self.random(0..20) {
-            0 | 1 if !self.is_down("master") => self.cut_power(sim)?,
-            2 | 3 => self.world.disk.set_fuse(self.random(1..20) as u32),
-            4 if !self.is_down("master") => {
+            0..=3 if self.is_down("master") => {}
+            0 | 1 => self.cut_power(sim)?,
+            2 => self.world.disk.set_fuse(self.random(1..20) as u32),
+            3 => {
                 self.story.master_stops += 1;
                 self.stop("master", 8_000);
             }
-            5..=8 if !self.is_down(&worker) => {
+            4..=8 if self.is_down(name) => {}
+            4..=6 => {
                 self.story.worker_kills += 1;
-                sim.crash(worker.as_str());
+                sim.crash(name);
                 self.later(20_000, Remedy::Start(worker));
             }
-            9 | 10 if !self.is_down(&worker) => {
+            7 | 8 => {
                 self.story.worker_stops += 1;
-                self.stop(&worker, 30_000);
+                self.stop(name, 30_000);
             }
-            11..=13 => {
+            // The simulated network knows one trouble of a link at a time.
+            9..=17 if self.is_cut(name) => {}
+            9..=15 => {
+                match self.random(0..4) {
+                    0 => sim.partition_oneway("master", name),
+                    1 => sim.partition_oneway(name, "master"),
+                    _ => sim.partition("master", name),
+                }
+                let lasts = self.later(5 * LEASE.as_millis() as u64, Remedy::Join(worker));
                 self.story.partitions += 1;
-                sim.partition("master", worker.as_str());
-                self.later(5 * LEASE.as_millis() as u64, Remedy::Join(worker));
-            }
-            14 => {
-                self.story.partitions += 1;
-                sim.partition_oneway("master", worker.as_str());
-                self.later(5 * LEASE.as_millis() as u64, Remedy::Join(worker));
-            }
-            15 => {
-                self.story.partitions += 1;
-                sim.partition_oneway(worker.as_str(), "master");
-                self.later(5 * LEASE.as_millis() as u64, Remedy::Join(worker));
+                self.story.long_partitions += u64::from(lasts > LEASE);
             }
             16 | 17 => {
-                sim.hold("master", worker.as_str());
+                sim.hold("master", name);
                 self.later(15_000, Remedy::Release(worker));
             }
             _ => {
@@ -519,12 +586,21 @@ impl Nemesis {
         self.later(within_ms, Remedy::Start(host.to_owned()));
     }
 
-    /// Remembers to end a trouble.
-    fn later(&mut self, within_ms: u64, remedy: Remedy) {
+    /// Remembers to end a trouble. Returns how long it lasts.
+    fn later(&mut self, within_ms: u64, remedy: Remedy) -> Duration {
         // Short ones as often as long ones: what is forgotten shows when little time passes.
         let within_ms = if self.random(0..2) == 0 { within_ms / 10 } else { within_ms };
         let wait = Duration::from_millis(self.random(50..within_ms));
         self.remedies.push((self.now + wait, remedy));
+        wait
+    }
+
+    fn is_cut(&self, worker: &str) -> bool {
+        let is_its = |remedy: &Remedy| match remedy {
+            Remedy::Join(name) | Remedy::Release(name) => name == worker,
+            Remedy::Start(_) => false,
+        };
+        self.remedies.iter().any(|(_, remedy)| is_its(remedy))
     }
 
     fn is_down(&self, host: &str) -> bool {

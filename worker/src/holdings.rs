@@ -11,7 +11,10 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 use trawl_shared::{
     lease::Token,
     sabotage::{self, Fault},
@@ -21,6 +24,8 @@ use trawl_shared::{
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
     held: Mutex<HashMap<Token, Held>>,
+    /// Told when leases are let go of before their time.
+    lost: Notify,
 }
 
 #[derive(Debug)]
@@ -109,11 +114,13 @@ impl Holdings {
 
     /// Returns when the worker may not act on a lease any more.
     pub(crate) async fn let_go(&self, token: Token) {
-        // Renewals move it on meanwhile.
-        while let Some(fence) = self.fence(token)
-            && Instant::now() < fence
-        {
-            sleep_until(fence).await;
+        loop {
+            let lost = self.lost.notified();
+            let Some(fence) = self.fence(token).filter(|fence| Instant::now() < *fence) else {
+                return;
+            };
+            // Renewals move the fence on meanwhile.
+            tokio::select! { biased; () = lost => {}, () = sleep_until(fence) => {} }
         }
     }
 
@@ -158,6 +165,7 @@ impl Holdings {
     /// Lets go of everything: it is another master's.
     pub(crate) fn clear(&self) {
         self.lock().clear();
+        self.lost.notify_waiters();
     }
 
     /// The worker lets go of a lease: it is not renewed, and runs out.
@@ -165,9 +173,11 @@ impl Holdings {
         self.lock().remove(&token);
     }
 
-    /// The tokens held.
+    /// The tokens held, the oldest first.
     pub(crate) fn tokens(&self) -> Vec<Token> {
-        self.lock().keys().copied().collect()
+        let mut tokens: Vec<Token> = self.lock().keys().copied().collect();
+        tokens.sort_unstable();
+        tokens
     }
 
     /// A renewal sent at `asked` was answered: all of `tokens` are renewed but `lost`.
@@ -181,6 +191,10 @@ impl Holdings {
         }
         for token in lost {
             all.remove(token);
+        }
+        drop(all);
+        if !lost.is_empty() {
+            self.lost.notify_waiters();
         }
     }
 
@@ -238,6 +252,14 @@ mod tests {
         };
         tokio::join!(holdings.let_go(Token(1)), renew);
         assert_eq!(asked.elapsed().as_secs(), 12 + 24);
+        let asked = Instant::now();
+        holdings.take(Token(2), 2, asked, lease);
+        let lose = async {
+            sleep_until(asked + Duration::from_secs(5)).await;
+            holdings.renewed(&[Token(2)], &[Token(2)], Instant::now(), lease);
+        };
+        tokio::join!(holdings.let_go(Token(2)), lose);
+        assert_eq!(asked.elapsed().as_secs(), 5, "at once when it is known to be lost");
     }
 
     #[tokio::test(start_paused = true)]

@@ -410,6 +410,8 @@ impl<F: Fetch> Worker<F> {
     fn end_if_replaced(&self, error: &MasterError) {
         if matches!(error, MasterError::Replaced(_)) {
             lock(&self.failure).get_or_insert_with(|| error.clone());
+            // All of them are the other one's to lend.
+            self.holdings.clear();
             self.stop.cancel();
         }
     }

@@ -78,7 +78,9 @@ impl<S: Store> Frontier<S> {
         };
         let leases = self.leases.iter();
         let leases = leases.filter(|(_, lease)| &*lease.worker == worker && unwanted(lease));
-        leases.map(|(token, _)| *token).collect()
+        let mut recalled: Vec<Token> = leases.map(|(token, _)| *token).collect();
+        recalled.sort_unstable();
+        recalled
     }
 
     /// What workers hold: leases, and URLs in them.
