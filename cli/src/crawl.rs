@@ -19,7 +19,7 @@ use trawl_proto::v1::{
     CrawlStatus, StatusRequest, SubmitReply, SubmitRequest, control_client::ControlClient,
     control_server::ControlServer,
 };
-use trawl_shared::{shutdown, untrusted::Untrusted};
+use trawl_shared::{shutdown, units::Size, untrusted::Untrusted};
 use trawl_worker::{
     config::WorkerConfig,
     fetch::HttpFetcher,
@@ -49,6 +49,12 @@ pub(crate) struct CrawlArgs {
     /// [default: 32]
     #[arg(long, value_name = "HOSTS", help_heading = "Network")]
     lanes: Option<usize>,
+
+    /// Free space on the disk below which nothing more is fetched until there is room
+    /// again; 0 for none [default: 1GiB, or a twentieth of a disk that has less than
+    /// 20 GiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    disk_reserve: Option<Size>,
 }
 
 /// Operators' calls, in process.
@@ -74,16 +80,19 @@ pub(crate) fn run(args: CrawlArgs) -> Result<Exit, Failure> {
         take_up: true,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(crawl(data, worker, request))
+    let mut master = MasterConfig::new(data);
+    master.disk_reserve = args.disk_reserve;
+    runtime.block_on(crawl(master, worker, request))
 }
 
 async fn crawl(
-    data: PathBuf,
+    config: MasterConfig,
     worker: WorkerConfig,
     request: SubmitRequest,
 ) -> Result<Exit, Failure> {
     let signal = shutdown::on_signal()?;
-    let mut master = Master::start(MasterConfig::new(data.clone()))?;
+    let data = config.data.clone();
+    let mut master = Master::start(config)?;
     let ended = crawl_on(&mut master, worker, request, &data, &signal).await;
     // If a store failed, that is the reason for whatever else went wrong.
     master.stop().await?;

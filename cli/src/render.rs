@@ -1,7 +1,9 @@
 //! What people see: the progress line, the summary, errors. Progress and errors
 //! go to standard error, the summary to standard output.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this module's work")]
+//!
+//! Nothing here ends the program because nobody reads it, or because it goes to a file on a full
+//! disk; so nothing is printed by macros that panic then.
 
 use std::{
     collections::VecDeque,
@@ -70,15 +72,15 @@ impl Progress {
                 bar.set_message(line);
                 bar.tick();
             }
-            None => eprintln!("{line}"),
+            None => say(&line),
         }
     }
 
     /// Says something once.
     pub(crate) fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -141,24 +143,35 @@ impl Screen {
 
 /// Prints how a crawl ended, or where it stands.
 pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
+    let _ = write_summary(&mut stdout().lock(), status, data, interrupted);
+}
+
+fn write_summary(
+    out: &mut impl Write,
+    status: &CrawlStatus,
+    data: &Path,
+    interrupted: bool,
+) -> std::io::Result<()> {
     let name = &status.name;
     match (interrupted, status.reason.as_str()) {
-        (true, _) => println!(
+        (true, _) => writeln!(
+            out,
             "crawl \"{name}\" was interrupted; the same command goes on with the {} URLs left",
             status.queued + status.leased
-        ),
-        (_, "complete") => println!("crawl \"{name}\" is complete"),
+        )?,
+        (_, "complete") => writeln!(out, "crawl \"{name}\" is complete")?,
         (_, reason) => {
-            println!("crawl \"{name}\" has ended: {reason}; {} URLs left", status.queued)
+            writeln!(out, "crawl \"{name}\" has ended: {reason}; {} URLs left", status.queued)?
         }
     }
     for class in Class::all() {
         if let Some(count) = status.outcomes.get(class.word()) {
-            println!("  {count:>9}  {}", class_text(class));
+            writeln!(out, "  {count:>9}  {}", class_text(class))?;
         }
     }
     let secs = Duration::from_millis(status.ran_ms).as_secs_f64();
-    println!(
+    writeln!(
+        out,
         "  {} of bodies ({} received) from {}, in {:.1} s, {:.1} pages/s, {} retries",
         Size::bytes(status.body_bytes),
         Size::bytes(status.wire_bytes),
@@ -166,17 +179,19 @@ pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
         secs,
         if secs > 0.0 { pages(status) as f64 / secs } else { 0.0 },
         status.retries,
-    );
+    )?;
     for trouble in status.troubles.iter().rev() {
-        println!("  {}: {}", Untrusted(&trouble.url), Untrusted(&trouble.detail));
+        writeln!(out, "  {}: {}", Untrusted(&trouble.url), Untrusted(&trouble.detail))?;
     }
     if pages(status) > 0 {
-        println!("pages: {}", data.join("pages").join(name).display());
-        println!(
+        writeln!(out, "pages: {}", data.join("pages").join(name).display())?;
+        writeln!(
+            out,
             "read them: trawl export --data {} --crawl {name} --format jsonl --out pages.jsonl",
             data.display()
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// Prints a result.
@@ -186,12 +201,12 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
 
 /// Says something on standard error.
 pub(crate) fn say(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(stderr(), "{text}");
 }
 
 /// Prints an error.
 pub(crate) fn error(message: &str) {
-    eprintln!("error: {message}");
+    say(&format!("error: {message}"));
 }
 
 /// A number with its noun.

@@ -103,6 +103,12 @@ pub(crate) struct MasterArgs {
     /// Bytes of a WARC file after which the next one is begun
     #[arg(long, value_name = "SIZE", default_value = "1GiB", help_heading = "Limits")]
     segment: Size,
+
+    /// Free space on the disk below which nothing more is lent until there is room again;
+    /// below a quarter of it reports wait as well; 0 for none [default: 1GiB, or a
+    /// twentieth of a disk that has less than 20 GiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    disk_reserve: Option<Size>,
 }
 
 #[derive(Args, Debug)]
@@ -138,6 +144,7 @@ impl MasterArgs {
         let mut config = MasterConfig::new(self.data);
         config.cache = self.cache;
         config.segment = self.segment;
+        config.disk_reserve = self.disk_reserve;
         config.limits.lease = self.lease.duration();
         let identity = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
         let listen = ListenConfig {

@@ -99,7 +99,7 @@ impl DataDir {
             });
         }
         let dir = Self::lock(path)?;
-        match dir.read_format()? {
+        match read_format(path)? {
             Some(_) => {}
             None => dir.write_format().map_err(|error| DataDirError::io(path, error))?,
         }
@@ -116,11 +116,14 @@ impl DataDir {
             return Err(DataDirError::Missing { path });
         }
         let dir = Self::lock(path)?;
-        dir.read_format()?;
+        read_format(path)?;
         Ok(dir)
     }
 
+    /// Takes the lock, unless the format is one that is not to be touched. It is read
+    /// again under the lock by whoever goes on from there.
     fn lock(path: &Path) -> Result<Self, DataDirError> {
+        read_format(path)?;
         let lock_path = path.join("lock");
         let mut options = OpenOptions::new();
         let lock = options.create(true).truncate(false).read(true).write(true).open(&lock_path);
@@ -141,25 +144,6 @@ impl DataDir {
         let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(|error| DataDirError::io(&lock_path, error))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
-    }
-
-    fn read_format(&self) -> Result<Option<u32>, DataDirError> {
-        let path = self.path.join("format");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(DataDirError::io(&path, error)),
-        };
-        let number = text.split_whitespace().next().and_then(|word| word.parse::<u32>().ok());
-        let directory = self.path.display().to_string();
-        match number {
-            Some(found) if found > FORMAT => Err(DataDirError::TooNew { path: directory, found }),
-            Some(found @ 1..) => Ok(Some(found)),
-            _ => Err(DataDirError::NotOurs {
-                path: directory,
-                reason: "its file named format does not begin with a format number".into(),
-            }),
-        }
     }
 
     /// Written whole or not at all, and durable before anything else is made.
@@ -211,6 +195,26 @@ impl DataDir {
     }
 }
 
+/// The format of a directory, if it is one that we read; none if it has none yet.
+fn read_format(directory: &Path) -> Result<Option<u32>, DataDirError> {
+    let path = directory.join("format");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DataDirError::io(&path, error)),
+    };
+    let number = text.split_whitespace().next().and_then(|word| word.parse::<u32>().ok());
+    let directory = directory.display().to_string();
+    match number {
+        Some(found) if found > FORMAT => Err(DataDirError::TooNew { path: directory, found }),
+        Some(found @ 1..) => Ok(Some(found)),
+        _ => Err(DataDirError::NotOurs {
+            path: directory,
+            reason: "its file named format does not begin with a format number".into(),
+        }),
+    }
+}
+
 /// Whether a directory holds nothing but what an interrupted first start left.
 fn is_empty(path: &Path) -> Result<bool, DataDirError> {
     let entries = fs::read_dir(path).map_err(|error| DataDirError::io(path, error))?;
@@ -244,6 +248,7 @@ mod tests {
         fs::write(temp.path().join("format"), "2 trawl data directory\n").unwrap();
         let error = DataDir::open_or_create(temp.path()).unwrap_err().to_string();
         assert!(error.contains("format 2") && error.contains("up to 1"), "{error}");
+        assert!(!temp.path().join("lock").exists(), "it was touched");
     }
 
     #[test]

@@ -25,3 +25,5 @@ pub mod pages;
 pub mod export;
 
 pub mod archive;
+
+pub mod sabotage;

@@ -1,7 +1,11 @@
 //! Builds the master's parts and runs them. The only file of the master that
 //! starts anything.
 
-use std::{path::PathBuf, thread};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -11,9 +15,9 @@ use trawl_shared::units::Size;
 
 use crate::{
     api::{ControlApi, Exports, WorkerApi},
-    crawl::{CrawlError, Crawls, Mailbox, Owner, PageSettings},
+    crawl::{CrawlError, Crawls, DiskWatch, Mailbox, Owner, PageSettings, Space},
     data_dir::{DataDir, DataDirError},
-    frontier::{Frontier, FrontierError, Limits, Moment},
+    frontier::{Frontier, FrontierError, Limits},
     listen::{ListenError, Listener},
     store::{StoreError, sled::SledStore},
 };
@@ -29,6 +33,8 @@ pub struct MasterConfig {
     pub segment: Size,
     /// Bytes that all reports on their way may take in memory.
     pub report_room: Size,
+    /// Bytes of the disk that are to stay free; none for a share of it.
+    pub disk_reserve: Option<Size>,
     /// The frontier's limits.
     pub limits: Limits,
 }
@@ -41,6 +47,7 @@ impl MasterConfig {
             cache: Size::mib(32),
             segment: Size::mib(1024),
             report_room: Size::mib(256),
+            disk_reserve: None,
             limits: Limits::default(),
         }
     }
@@ -100,8 +107,12 @@ impl Master {
         let (tell, ended) = oneshot::channel();
         let owner_stop = stop.clone();
         let exports = Exports::new(data.tmp(), stop.clone());
+        let watched = data.path().to_owned();
+        let look = move || space(&watched);
+        let disk = DiskWatch::new(Box::new(look), config.disk_reserve);
+        let owner = Owner::new(frontier, now, pages).watching(disk);
         let run = move || {
-            let result = own(frontier, now, pages, mailbox, owner_stop);
+            let result = own(owner, mailbox, owner_stop);
             drop(data);
             // Nobody waits for the end of a master that was dropped.
             let _ = tell.send(result);
@@ -167,16 +178,21 @@ impl Drop for Master {
 
 /// Runs the owner on this thread until it is stopped.
 fn own(
-    frontier: Frontier<SledStore>,
-    now: Moment,
-    pages: PageSettings,
+    owner: Owner<SledStore>,
     mailbox: Mailbox,
     stop: CancellationToken,
 ) -> Result<(), CrawlError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime =
         runtime.map_err(|error| FrontierError::Store(StoreError::Engine(error.to_string())))?;
-    runtime.block_on(Owner::new(frontier, now, pages).run(mailbox, stop))
+    runtime.block_on(owner.run(mailbox, stop))
+}
+
+/// The room on the disk that a path is on.
+fn space(path: &Path) -> io::Result<Space> {
+    let disk = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Ok(Space { free: bytes(disk.f_bavail), size: bytes(disk.f_blocks) })
 }
 
 /// A name for a new data directory that no other has.

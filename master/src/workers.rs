@@ -106,6 +106,9 @@ pub enum Unheard {
     /// There are too many.
     #[error("the master knows {WORKERS_MAX} workers already, which is its limit")]
     TooMany,
+    /// There is no room for what it brings.
+    #[error("the master's disk is nearly full; it takes reports again when there is room")]
+    NoRoom,
 }
 
 /// The workers, by name.

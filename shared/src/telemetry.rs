@@ -25,6 +25,9 @@ pub fn start(json: bool) -> Result<(), String> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // A log that cannot be written, as on a full disk, must not end the program: the
+        // complaint about it would be printed, and printing panics.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     if json { logs.json().try_init() } else { logs.try_init() }.map_err(|error| error.to_string())
 }

@@ -139,6 +139,11 @@ impl Cluster {
         self.command = change(self.command.clone());
     }
 
+    /// With another option of its master, from its next start on.
+    pub fn with(self, option: &str, value: impl AsRef<OsStr>) -> Self {
+        Self { command: self.command.set(option, value), ..self }
+    }
+
     /// Starts the master, and waits until it listens.
     pub async fn start_master(&mut self) {
         self.master = Some(self.command.serve().await.running);
@@ -152,6 +157,16 @@ impl Cluster {
     /// SIGTERM to the master, and its end.
     pub async fn stop_master(&mut self) -> Ended {
         self.take_master().stops().await
+    }
+
+    /// The master's end, to which it comes by itself.
+    pub async fn master_ended(&mut self) -> Ended {
+        self.take_master().done().await
+    }
+
+    /// Starts a master that cannot, and waits for its end.
+    pub async fn start_master_in_vain(&self) -> Ended {
+        self.command.done().await
     }
 
     /// The master's process.

@@ -13,8 +13,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
+mod audit;
 mod cluster;
 pub mod containers;
+mod disk;
 mod env;
 pub mod network;
 mod pages;
@@ -24,7 +26,9 @@ mod sites;
 pub mod tools;
 mod trawl;
 
+pub use audit::{Audit, audit};
 pub use cluster::{Cluster, Master, until};
+pub use disk::{Disk, SmallDisk};
 pub use pages::{Outlink, Page, Pages};
 pub use site::{Answer, Site, Visit, Web};
 pub use sites::Sites;

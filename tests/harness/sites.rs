@@ -5,27 +5,33 @@ use std::ops::Deref;
 
 use crate::{Command, Duration, Pages, Site, Trawl, Web, network::Host};
 
-/// Hosts, each with a [`Web::tree`].
+/// Hosts, each with the same web, such as a [`Web::tree`].
 #[derive(Debug)]
 pub struct Sites {
     sites: Vec<Site>,
-    pages: usize,
+    /// What a crawl finds on each.
+    urls: usize,
 }
 
 impl Sites {
     /// So many hosts of so many pages each, and seven broken links; each page takes `wait`.
     pub async fn trees(hosts: usize, pages: usize, wait: Duration) -> Self {
-        let mut sites = Vec::new();
-        for _ in 0..hosts {
-            sites.push(Web::new().tree(pages, wait).serve().await);
-        }
-        Self { sites, pages }
+        Self::of(hosts, pages + 7, || Web::new().tree(pages, wait)).await
     }
 
-    /// The same on a host of a network, at a port for each. What crawls them must be there as well.
+    /// So many hosts of this web, on each of which a crawl finds so many URLs.
+    pub async fn of(hosts: usize, urls: usize, web: impl Fn() -> Web) -> Self {
+        let mut sites = Vec::new();
+        for _ in 0..hosts {
+            sites.push(web().serve().await);
+        }
+        Self { sites, urls }
+    }
+
+    /// So many trees on a host of a network, at a port for each. What crawls them must be there as well.
     pub fn trees_on(host: &Host, hosts: usize, pages: usize) -> Self {
-        let sites = (0..hosts).map(|_| Web::new().tree(pages, Duration::ZERO).serve_on(host));
-        Self { sites: sites.collect(), pages }
+        let sites = (0..hosts).map(|_| Web::new().tree(pages, Duration::ZERO).serve_at_host(host));
+        Self { sites: sites.collect(), urls: pages + 7 }
     }
 
     /// Where a crawl of all of them starts.
@@ -49,7 +55,7 @@ impl Sites {
         let trawl = Trawl::new();
         change(trawl.crawl(self.seeds())).done().await.expect(0);
         let pages = trawl.pages().await;
-        assert_eq!(pages.count(), self.sites.len() * (self.pages + 7));
+        assert_eq!(pages.count(), self.sites.len() * self.urls);
         assert_eq!(self.again(), 0);
         self.forget();
         pages

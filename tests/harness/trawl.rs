@@ -229,10 +229,24 @@ impl Command {
         self
     }
 
+    /// Starts it in a folder, with a file for all that it would print.
+    ///
+    /// # Panics
+    /// If the file cannot be made.
+    pub fn start_on(&self, folder: &Path, log: &Path) -> Running {
+        let log = fs::File::create(log).unwrap();
+        let streams = [log.try_clone().unwrap(), log].map(Stdio::from);
+        self.spawn(folder, streams)
+    }
+
     /// Starts it.
     ///
     /// It gets a proxy from its environment that does not answer, because it must not use it.
     pub fn start(&self) -> Running {
+        self.spawn(&self.folder, [Stdio::piped(), Stdio::piped()])
+    }
+
+    fn spawn(&self, folder: &Path, [stdout, stderr]: [Stdio; 2]) -> Running {
         let line = self.under.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
         let line: Vec<_> = line.chain(self.words.iter().map(OsString::as_os_str)).collect();
         let mut program = Program::new(line[0]);
@@ -247,15 +261,15 @@ impl Command {
         let mut child = program
             .envs(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, dead)))
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .current_dir(&self.folder)
+            .current_dir(folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(stdout)
+            .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let stdout = Output::read(child.stdout.take().unwrap());
-        let stderr = Output::read(child.stderr.take().unwrap());
+        let stdout = Output::read(child.stdout.take());
+        let stderr = Output::read(child.stderr.take());
         Running { child, stdout, stderr, limit: self.limit, what: self.to_string() }
     }
 
@@ -280,9 +294,11 @@ impl std::fmt::Display for Command {
 }
 
 impl Output {
-    fn read(mut stream: impl AsyncReadExt + Unpin + Send + 'static) -> Self {
+    /// Nothing, if it goes to a file.
+    fn read(stream: Option<impl AsyncReadExt + Unpin + Send + 'static>) -> Self {
         let (tell, text) = watch::channel(String::new());
         let reader = tokio::spawn(async move {
+            let Some(mut stream) = stream else { return };
             let mut bytes = Vec::new();
             // What was printed before a pipe broke is all there is.
             while stream.read_buf(&mut bytes).await.is_ok_and(|length| length > 0) {

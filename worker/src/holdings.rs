@@ -253,10 +253,10 @@ mod tests {
         tokio::join!(holdings.let_go(Token(1)), renew);
         assert_eq!(asked.elapsed().as_secs(), 12 + 24);
         let asked = Instant::now();
-        holdings.take(Token(2), 2, asked, lease);
+        holdings.take(Token(2), 2, asked_at(asked), lease);
         let lose = async {
             sleep_until(asked + Duration::from_secs(5)).await;
-            holdings.renewed(&[Token(2)], &[Token(2)], Instant::now(), lease);
+            holdings.renewed(&[Token(2)], &[Token(2)], asked_at(Instant::now()), lease);
         };
         tokio::join!(holdings.let_go(Token(2)), lose);
         assert_eq!(asked.elapsed().as_secs(), 5, "at once when it is known to be lost");

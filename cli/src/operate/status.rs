@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
-use trawl_proto::v1::{Commits, CrawlStatus, StatusReply, StatusRequest};
+use trawl_proto::v1::{Commits, CrawlStatus, DiskLow, StatusReply, StatusRequest};
 use trawl_shared::{
     backoff,
     outcome::{Class, FailureKind},
@@ -181,6 +181,9 @@ fn as_text(status: &StatusReply, name: &str, speeds: Option<&HashMap<String, Spe
         ]);
     }
     let mut text = table.to_string();
+    if let Some(low) = &status.disk_low {
+        text += &format!("\n{}", resting(low));
+    }
     text += &format!("\n{}", leases(&status.crawls));
     if name.is_empty() {
         if let Some(commits) = &status.commits {
@@ -227,6 +230,13 @@ fn written(commits: &Commits) -> String {
         counted(commits.syncs, "sync"),
         millis(commits.sync_longest_us),
     )
+}
+
+/// Why the master rests.
+fn resting(low: &DiskLow) -> String {
+    let (free, reserve) = (Size::bytes(low.free), Size::bytes(low.reserve));
+    let reports = if low.refuses_reports { "; workers keep their reports" } else { "" };
+    format!("resting: the disk has {free} left, the reserve is {reserve}{reports}")
 }
 
 /// The state, and why a crawl has finished.
@@ -276,6 +286,11 @@ fn as_json(status: &StatusReply) -> Value {
         "version": status.version,
         "instance": status.instance,
         "commits": commits_json(&status.commits.unwrap_or_default()),
+        "disk_low": status.disk_low.map(|low| json!({
+            "free": low.free,
+            "reserve": low.reserve,
+            "refuses_reports": low.refuses_reports,
+        })),
     })
 }
 

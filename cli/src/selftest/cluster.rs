@@ -237,6 +237,8 @@ fn start_master(program: &Path, folder: &Path, address: &str) -> Result<Process,
     let mut command = command(program);
     command.args(["master", "--listen", address]).arg("--data").arg(folder.join("data"));
     command.args(["--lease", &Span::millis(LEASE.as_millis() as u64).to_string()]);
+    // There is room for the selftest: that was looked at before.
+    command.args(["--disk-reserve", "0"]);
     Process::start("master", command, folder)
 }
 

@@ -83,6 +83,11 @@ impl v1::control_server::Control for ControlApi {
             version: VERSION.to_owned(),
             instance: overview.instance,
             commits: Some(commits(&overview.tally)),
+            disk_low: overview.disk_low.map(|low| v1::DiskLow {
+                free: low.free,
+                reserve: low.reserve,
+                refuses_reports: low.refuses_reports,
+            }),
         }))
     }
 

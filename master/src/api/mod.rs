@@ -28,6 +28,7 @@ impl From<AskError> for Status {
             AskError::Stopped => Self::unavailable(text),
             AskError::Unheard(Unheard::JoinAgain) => Self::aborted(text),
             AskError::Unheard(Unheard::Replaced) => Self::already_exists(text),
+            AskError::Unheard(Unheard::NoRoom) => Self::unavailable(text),
             AskError::Unheard(Unheard::TooMany) => Self::resource_exhausted(text),
         }
     }

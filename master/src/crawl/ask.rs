@@ -12,7 +12,7 @@ use trawl_shared::{
     warc::Lengths,
 };
 
-use super::Tally;
+use super::{disk::DiskLow, tally::Tally};
 use crate::{
     frontier::{
         Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Quarantined, Release,
@@ -94,6 +94,8 @@ pub struct Overview {
     pub instance: String,
     /// What the master has written since its start.
     pub tally: Tally,
+    /// The master rests, since the disk has too little room.
+    pub disk_low: Option<DiskLow>,
 }
 
 /// Why a question was not answered.

@@ -8,6 +8,7 @@
 //! groups by itself, and a full mailbox slows the workers down.
 
 mod ask;
+mod disk;
 mod operate;
 mod tally;
 
@@ -26,6 +27,7 @@ pub use self::ask::{
     AccountView, AskError, Crawls, Delivery, HostView, Inmates, Mailbox, NoCrawl, NotSubmitted,
     Overview, Records, Renewal, Submission, Welcome,
 };
+pub use self::disk::{DiskLow, DiskWatch, Look, Space};
 pub use self::tally::Tally;
 use crate::{
     frontier::{
@@ -33,7 +35,7 @@ use crate::{
     },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError},
-    workers::{Caller, Hello, Workers},
+    workers::{Caller, Hello, Unheard, Workers},
 };
 
 /// The shortest and the longest rest after a turn. What comes in meanwhile shares the
@@ -46,6 +48,9 @@ const REST_FACTOR: u32 = 2;
 
 /// The longest that a turn waits for a question.
 const IDLE_TURN: Duration = Duration::from_secs(5);
+
+/// Between two looks for room while the disk has too little.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the crawls cannot go on. All of them end the process.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +91,7 @@ pub struct Owner<S> {
     frontier: Frontier<S>,
     pages: BTreeMap<u32, PageStore>,
     page_settings: PageSettings,
+    disk: DiskWatch,
     workers: Workers,
     /// Names this start of the master.
     start: u64,
@@ -140,11 +146,18 @@ impl<S: Store> Owner<S> {
             frontier,
             pages: BTreeMap::new(),
             page_settings: pages,
+            disk: DiskWatch::none(),
             clock: Clock::start(now),
             leases: Vec::new(),
             statuses: Vec::new(),
             tally: Tally::start(),
         }
+    }
+
+    /// Rests while the disk has too little room.
+    #[must_use]
+    pub fn watching(self, disk: DiskWatch) -> Self {
+        Self { disk, ..self }
     }
 
     /// Answers questions until `stop` is cancelled or nobody is left to ask.
@@ -173,6 +186,7 @@ impl<S: Store> Owner<S> {
             };
             sleep_until(next).await;
             let began = Instant::now();
+            self.disk.look();
             let mut answers = Vec::new();
             let mut heard_all = false;
             // Whoever has asked in time is heard before leases run out.
@@ -211,6 +225,11 @@ impl<S: Store> Owner<S> {
         let idle = self.clock.now() + IDLE_TURN;
         let waits = self.leases.iter().map(|waiting| waiting.until);
         let waits = waits.chain(self.statuses.iter().map(|waiting| waiting.until));
+        if self.disk.low().is_some() {
+            let look = self.clock.now() + DISK_INTERVAL;
+            let event = waits.chain(self.frontier.next_deadline()).chain([look]).min();
+            return self.clock.instant(event.unwrap_or(look));
+        }
         // What is ready matters only while somebody waits for it.
         let leases = self.leases.iter();
         let leases = leases.filter(|lease| !self.workers.is_draining(&lease.question.worker));
@@ -295,6 +314,9 @@ impl<S: Store> Owner<S> {
     ) -> Result<Heard<Vec<Verdict>>, CrawlError> {
         if let Err(unheard) = self.workers.hear(caller, now) {
             return Ok(Err(unheard));
+        }
+        if self.disk.low().is_some_and(|low| low.refuses_reports) {
+            return Ok(Err(Unheard::NoRoom));
         }
         let mut verdicts = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
@@ -398,14 +420,16 @@ impl<S: Store> Owner<S> {
         Ok(())
     }
 
-    /// Answers those that wait for leases, as far as something is due.
+    /// Answers those that wait for leases, as far as something is due and the disk has
+    /// room for what comes of it.
     fn lend(&mut self, now: Moment, answers: &mut Vec<Answer>) -> Result<(), CrawlError> {
         for waiting in std::mem::take(&mut self.leases) {
             // Nobody is lent to who has hung up.
             if waiting.answer.is_closed() {
                 continue;
             }
-            let batches = if self.workers.is_draining(&waiting.question.worker) {
+            let rests = self.disk.low().is_some();
+            let batches = if rests || self.workers.is_draining(&waiting.question.worker) {
                 Vec::new()
             } else {
                 self.frontier.lease(&waiting.question, now)?

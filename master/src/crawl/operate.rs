@@ -280,7 +280,7 @@ impl<S: Store> Owner<S> {
         }
         let instance = self.frontier.instance().to_owned();
         let (crawls, tally) = (self.frontier.status(name), self.tally);
-        Ok(Overview { crawls, working, idle, instance, tally })
+        Ok(Overview { crawls, working, idle, instance, tally, disk_low: self.disk.low() })
     }
 }
 

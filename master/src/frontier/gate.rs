@@ -4,7 +4,7 @@
 //! and the wait between two visits is the longest that any crawl asks for that
 //! wants it. Crawls that want the same host take turns, a lease at a time.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use trawl_shared::sabotage::{self, Fault};
 
@@ -24,8 +24,9 @@ pub(super) struct Gate {
     holder: Option<u32>,
     /// The crawl that had it last.
     last: Option<u32>,
-    /// The crawls that have it in memory.
-    crawls: BTreeSet<u32>,
+    /// The crawls that have it in memory, ascending. Hardly ever more than one, and there
+    /// are as many gates as hosts.
+    crawls: Vec<u32>,
 }
 
 impl<S: Store> Frontier<S> {
@@ -41,7 +42,10 @@ impl<S: Store> Frontier<S> {
                 place.insert(Gate { freed_at, ..Gate::default() })
             }
         };
-        gate.crawls.insert(at.crawl);
+        if let Err(place) = gate.crawls.binary_search(&at.crawl) {
+            gate.crawls.reserve_exact(1);
+            gate.crawls.insert(place, at.crawl);
+        }
         Ok(self.hosts.entry(at).or_insert(host))
     }
 
@@ -49,7 +53,7 @@ impl<S: Store> Frontier<S> {
     pub(super) fn drop_host(&mut self, at: HostRef) {
         self.hosts.remove(&at);
         if let Some(gate) = self.gates.get_mut(&at.host) {
-            gate.crawls.remove(&at.crawl);
+            gate.crawls.retain(|number| *number != at.crawl);
             if gate.crawls.is_empty() {
                 self.gates.remove(&at.host);
             }

@@ -76,6 +76,9 @@ impl Add<Duration> for Moment {
     }
 }
 
+/// Rows of hosts that are in memory beside the hosts themselves while they are loaded.
+const HOSTS_AT_ONCE: usize = 1_000;
+
 /// The frontier's limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -169,7 +172,7 @@ struct Host {
     /// Where it stands in its crawl's `parked`.
     parked: Option<u16>,
     /// What of its queue is lent, and under which token.
-    leased: HashMap<Slot, Token>,
+    leased: BTreeMap<Slot, Token>,
     /// A lent URL has lost a lease before and is lent alone.
     suspect_out: bool,
 }
@@ -302,20 +305,19 @@ impl<S: Store> Frontier<S> {
 
     fn load_hosts(&mut self) -> Result<(), FrontierError> {
         for number in self.crawls.keys().copied().collect::<Vec<_>>() {
-            let (from, to) = keys::hosts(number);
-            let rows: Vec<_> = self
-                .store
-                .range(&from, &to)
-                .filter(|row| match row {
-                    Ok((_, value)) => decode::<HostRow>(value).map_or(true, |row| row.queued > 0),
-                    Err(_) => true,
-                })
-                .collect::<Result<_, _>>()?;
-            for (key, value) in rows {
-                let at = keys::host_of(&key).ok_or_else(|| damaged("a host's key"))?;
-                let row: HostRow = decode(&value)?;
-                if !self.hosts.contains_key(&at) {
-                    self.keep_host(at, Host { row, ..Host::default() })?;
+            let (mut from, to) = keys::hosts(number);
+            loop {
+                let rows: Vec<_> =
+                    self.store.range(&from, &to).take(HOSTS_AT_ONCE).collect::<Result<_, _>>()?;
+                let Some((last, _)) = rows.last() else { break };
+                // The key that comes next after it.
+                from = [last, &[0][..]].concat();
+                for (key, value) in rows {
+                    let at = keys::host_of(&key).ok_or_else(|| damaged("a host's key"))?;
+                    let row: HostRow = decode(&value)?;
+                    if row.queued > 0 && !self.hosts.contains_key(&at) {
+                        self.keep_host(at, Host { row, ..Host::default() })?;
+                    }
                 }
             }
         }

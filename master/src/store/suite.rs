@@ -1,4 +1,6 @@
 //! What every store promises: random operations, held against the memory store.
+//!
+//! 256 sequences of them, or as many as `PROPTEST_CASES` says.
 
 use proptest::prelude::*;
 use trawl_shared::units::Size;
@@ -58,8 +60,6 @@ fn check<S: Store>(mut store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     #[test]
     fn sled_does_what_the_model_does(steps in steps()) {
         let dir = tempfile::tempdir().unwrap();
