@@ -37,7 +37,7 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<Exit, Failure> {
     } else {
         print(&done, args)?;
     }
-    Ok(if done.left.is_empty() { Exit::Done } else { Exit::FoundWrong })
+    Ok(if done.left.is_empty() { Exit::Done } else { Exit::Wrong })
 }
 
 fn print(done: &Repaired, args: &RepairArgs) -> Result<(), Failure> {

@@ -76,7 +76,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Failure> {
     let report = rows.verifier.finish(&args.data.join("pages"), &mut told)?;
     drop(source);
     print(&report, args.json)?;
-    Ok(if report.count() == 0 { Exit::Done } else { Exit::FoundWrong })
+    Ok(if report.count() == 0 { Exit::Done } else { Exit::Wrong })
 }
 
 fn print(report: &Report, as_json: bool) -> Result<(), Failure> {

@@ -35,4 +35,5 @@ pub mod verify;
 pub mod repair;
 
 pub mod dump;
+
 pub mod sabotage;

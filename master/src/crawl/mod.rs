@@ -102,9 +102,9 @@ pub struct Owner<S> {
     clock: Clock,
     leases: Vec<Waiting<LeaseRequest, Heard<Vec<Batch>>>>,
     statuses: Vec<Waiting<Option<String>, About<Overview>>>,
+    tally: Tally,
     /// Where the pieces of the walk under way go.
     walker: Option<mpsc::Sender<Piece>>,
-    tally: Tally,
 }
 
 /// A question that is answered when something has happened, or at a time.
@@ -156,8 +156,8 @@ impl<S: Store> Owner<S> {
             clock: Clock::start(now),
             leases: Vec::new(),
             statuses: Vec::new(),
-            walker: None,
             tally: Tally::start(),
+            walker: None,
         }
     }
 

@@ -489,10 +489,10 @@ impl CrawlWords {
             reports_already: self.reports_already,
             reports_stale: self.reports_stale,
             leases_expired: self.leases_expired,
-            wish: wish as i32,
-            stored_bytes: self.stored_bytes,
             leases_recovered: self.leases_recovered,
             leases_kept: self.leases_kept,
+            wish: wish as i32,
+            stored_bytes: self.stored_bytes,
         })
     }
 }
@@ -567,13 +567,11 @@ impl StateWords {
                     hops,
                     worker,
                 } = row;
-                let class = Class::of_number(u8::try_from(class).ok()?)?.word().to_owned();
-                let via = Hex(via);
                 Self::Ended {
-                    class,
+                    class: Class::of_number(u8::try_from(class).ok()?)?.word().to_owned(),
                     detail,
                     path,
-                    via,
+                    via: Hex(via),
                     via_host,
                     depth,
                     hops,
