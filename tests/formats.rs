@@ -36,7 +36,7 @@ fn fixture() -> PathBuf {
 async fn site() -> Site {
     let trying = [Answer::status(503), Answer::links("/tried", ["/"])];
     let web = Web::new().tree(PAGES, ms(4)).answers("/5", trying);
-    web.serve_at_port(address()).await
+    web.serve_on(address()).await
 }
 
 fn crawl(trawl: &Trawl, site: &Site) -> harness::Command {

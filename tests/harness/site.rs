@@ -218,16 +218,16 @@ impl Web {
 
     /// Serves it on a free port of another loopback address.
     pub async fn serve_at(self, address: [u8; 4]) -> Site {
-        self.serve_at_port(SocketAddr::from((address, 0))).await
+        self.serve_on(SocketAddr::from((address, 0))).await
     }
 
     /// Serves it on this port of a loopback address that nobody else uses.
-    pub async fn serve_at_port(self, address: SocketAddr) -> Site {
+    pub async fn serve_on(self, address: SocketAddr) -> Site {
         self.serve_by(TcpListener::bind(address).await.unwrap())
     }
 
-    /// Serves it on a host of a network.
-    pub fn serve_on(self, host: &Host) -> Site {
+    /// Serves it on a free port of a host of a network.
+    pub fn serve_at_host(self, host: &Host) -> Site {
         self.serve_by(TcpListener::from_std(host.listen()).unwrap())
     }
 

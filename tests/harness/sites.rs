@@ -28,9 +28,9 @@ impl Sites {
         Self { sites, urls }
     }
 
-    /// The same on a host of a network, at a port for each. What crawls them must be there as well.
+    /// So many trees on a host of a network, at a port for each. What crawls them must be there as well.
     pub fn trees_on(host: &Host, hosts: usize, pages: usize) -> Self {
-        let sites = (0..hosts).map(|_| Web::new().tree(pages, Duration::ZERO).serve_on(host));
+        let sites = (0..hosts).map(|_| Web::new().tree(pages, Duration::ZERO).serve_at_host(host));
         Self { sites: sites.collect(), urls: pages + 7 }
     }
 

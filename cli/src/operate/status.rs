@@ -285,12 +285,12 @@ fn as_json(status: &StatusReply) -> Value {
         "workers": {"working": status.workers_working, "idle": status.workers_idle},
         "version": status.version,
         "instance": status.instance,
+        "commits": commits_json(&status.commits.unwrap_or_default()),
         "disk_low": status.disk_low.map(|low| json!({
             "free": low.free,
             "reserve": low.reserve,
             "refuses_reports": low.refuses_reports,
         })),
-        "commits": commits_json(&status.commits.unwrap_or_default()),
     })
 }
 

@@ -156,7 +156,7 @@ impl Cluster {
     /// Proves that what the master has left on the disk is as it should be.
     pub(super) async fn verify(&self) -> Result<(), Broken> {
         let mut command = command(&self.program);
-        command.arg("verify").arg("--data").arg(self.folder.join(DATA));
+        command.arg("verify").arg("--data").arg(self.folder.join("data"));
         let output = command.output().await.map_err(|error| said("verify", &error))?;
         if output.status.success() {
             return Ok(());
@@ -194,7 +194,7 @@ impl Cluster {
     }
 
     /// Stops all of it cleanly.
-    pub(super) async fn stop(mut self) -> Result<(), Broken> {
+    pub(super) async fn stop(&mut self) -> Result<(), Broken> {
         for worker in &mut self.workers {
             worker.stop().await?;
         }
@@ -249,6 +249,8 @@ fn start_master(program: &Path, folder: &Path, address: &str) -> Result<Process,
     let mut command = command(program);
     command.args(["master", "--listen", address]).arg("--data").arg(folder.join("data"));
     command.args(["--lease", &Span::millis(LEASE.as_millis() as u64).to_string()]);
+    // There is room for the selftest: that was looked at before.
+    command.args(["--disk-reserve", "0"]);
     Process::start("master", command, folder)
 }
 
