@@ -120,15 +120,15 @@ async fn a_directory_in_use_is_asked_through_its_socket_by_its_owner_alone() {
     from_afar.done().await.expect(0);
 
     worker.terminate();
-    worker.done().await.expect(130);
-    master.stop().await.expect(130);
+    worker.done().await.expect(0);
+    master.stop().await.expect(0);
     assert_eq!(trawl.pages().await.content(), online.content());
     // Who uses it is asked; a socket that was left behind is not.
     fs::write(trawl.data().join("control.sock"), "").unwrap();
     trawl.command::<&str>("verify", []).done().await.expect(0);
     let again = trawl.master().serve().await;
     trawl.command::<&str>("verify", []).done().await.expect(0);
-    again.stop().await.expect(130);
+    again.stop().await.expect(0);
 }
 
 #[tokio::test]

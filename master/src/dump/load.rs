@@ -40,9 +40,6 @@ const BATCH_ROWS: usize = 200;
 /// Rows after which they are made durable: the store keeps in memory what is not.
 const SYNC_ROWS: u64 = 10_000;
 
-/// Where the segments of the dumped data directory are: its directory `pages`.
-pub type PageSource = PathBuf;
-
 /// What was loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {

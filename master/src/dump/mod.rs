@@ -21,7 +21,7 @@ mod words;
 mod write;
 
 pub use self::{
-    load::{LoadError, Loaded, PageSource, load},
+    load::{LoadError, Loaded, load},
     write::{DumpError, Dumper},
 };
 
