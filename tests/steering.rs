@@ -146,7 +146,8 @@ async fn what_programs_are_told() {
     cluster.complete().await;
 
     let status = cluster.told("status", []).await;
-    assert_eq!(keys(&status), ["crawls", "instance", "version", "workers"]);
+    assert_eq!(keys(&status), ["crawls", "disk_low", "instance", "version", "workers"]);
+    assert_eq!(status["disk_low"], json!(null));
     assert_eq!(status["workers"], json!({"idle": 1, "working": 0}));
     assert_eq!(status["instance"].as_str().unwrap().len(), 32);
     let crawl = &status["crawls"][0];
