@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 use harness::{Answer, Cluster, Duration, Running, Site, Sites, Visit, Web, ms, real, secs, tools};
+use serde_json::Value;
 use tokio::time::sleep;
 
 /// Exit code of a worker that the master does not want.
@@ -30,8 +31,7 @@ fn workers<const COUNT: usize>(cluster: &Cluster, names: [&str; COUNT]) -> [Runn
 
 async fn stop(workers: impl IntoIterator<Item = Running>) {
     for worker in workers {
-        worker.terminate();
-        worker.done().await.expect(130);
+        worker.stops().await;
     }
 }
 
@@ -128,7 +128,9 @@ async fn a_worker_that_comes_back_after_its_lease_changes_nothing() {
     }
     let slow = [Answer::text("what the frozen one got").after(secs(4)), Answer::text("kept")];
     let site = web.answers("/5", slow).serve().await;
-    let cluster = Cluster::start(LEASE).await;
+    let mut cluster = Cluster::absent(LEASE);
+    cluster.change_master(|master| master.variable("TRAWL_LOG", "info"));
+    cluster.start_master().await;
     let frozen = cluster.worker("frozen").start();
     cluster.submit("c", [site.url("/")]).done().await.expect(0);
     // It is at its sixth page, and has reported the others.
@@ -142,6 +144,7 @@ async fn a_worker_that_comes_back_after_its_lease_changes_nothing() {
     let before = cluster.pages("c").await;
     frozen.thaw();
     let crawl = cluster.crawl_until("c", |crawl| crawl["reports_stale"] != 0).await;
+    counters_are_told_of(&mut cluster, &crawl).await;
 
     assert_eq!(crawl["state"], "finished");
     let after = cluster.pages("c").await;
@@ -151,6 +154,36 @@ async fn a_worker_that_comes_back_after_its_lease_changes_nothing() {
     assert_eq!(counts.remove("/5"), Some(2));
     assert!(counts.values().all(|&visits| visits == 1), "{counts:?}");
     stop([frozen, other]).await;
+}
+
+/// What operators see of it: in the table, as JSON, and in the log; also after a restart.
+async fn counters_are_told_of(cluster: &mut Cluster, crawl: &Value) {
+    let counts = ["leases_expired", "leases_recovered", "reports_stale", "reports_already"];
+    let counts = counts.map(|count| crawl[count].as_u64().unwrap());
+    let [expired, recovered, stale, already] = counts;
+    assert!(expired >= 1 && recovered >= 1 && stale >= 1, "{crawl:#}");
+    let told = cluster.told("status", []).await;
+    let commits = |what: &str| told["commits"][what].as_u64().unwrap();
+    assert!(commits("commits") > 20 && commits("rows") > 100 && commits("syncs") > 20, "{told:#}");
+    for what in ["turns", "bytes", "turn_longest_us", "sync_longest_us", "running_ms"] {
+        assert!(commits(what) > 0, "{what} of {told:#}");
+    }
+    cluster.master().says_line("leases ran out; what is left of them waits again", secs(1)).await;
+
+    let master = cluster.stop_master().await;
+    let logged = [
+        format!("leases_expired={expired} leases_recovered={recovered} leases_kept=0"),
+        format!("reports_stale={stale} reports_already={already}"),
+        "commits since the master's start".to_owned(),
+    ];
+    master.says(logged.iter().map(String::as_str));
+    cluster.start_master().await;
+    let text = cluster.ask("status", []).done().await.expect(0);
+    let leases = format!(
+        "\nleases: {expired} ran out, {recovered} lent again, 0 kept by a start of the master; \
+         reports: {stale} stale, {already} duplicate\n"
+    );
+    text.says([&*leases, " since the master's start: ", " sync"]);
 }
 
 #[tokio::test]
@@ -279,9 +312,7 @@ async fn real_sites_are_crawled_exactly_whatever_happens_to_the_cluster() {
     let [one, two, three] = workers(&cluster, ["one", "two", "three"]);
     let submit = cluster.submit("c", sites.iter().map(|site| &site.seed)).set("--delay", "1ms");
     submit.done().await.expect(0);
-    let fetched = |count: u64| {
-        move |crawl: &serde_json::Value| crawl["outcomes"]["ok"].as_u64() >= Some(count)
-    };
+    let fetched = |count: u64| move |crawl: &Value| crawl["outcomes"]["ok"].as_u64() >= Some(count);
 
     cluster.crawl_until("c", fetched(100)).await;
     one.kill().await;

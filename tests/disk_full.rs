@@ -9,9 +9,6 @@ use tokio::time::{Instant, sleep};
 /// Exit code of a program that met a full disk.
 const DISK_FULL: i32 = 5;
 
-/// Exit code of a program that a signal has ended.
-const SIGNAL: i32 = 130;
-
 const MIB: u64 = 1 << 20;
 
 /// How long it may take until all goes on after there is room again.
@@ -52,8 +49,7 @@ async fn cluster_on(disk: &SmallDisk, reserve: &str) -> (Cluster, [Running; 2]) 
 
 async fn stop(workers: impl IntoIterator<Item = Running>) {
     for worker in workers {
-        worker.terminate();
-        worker.done().await.expect(SIGNAL);
+        worker.stops().await;
     }
 }
 
@@ -195,12 +191,11 @@ async fn a_worker_needs_no_disk() {
     cluster.kill_master().await;
     cluster.start_master().await;
     cluster.complete().await;
-    worker.terminate();
-    worker.done().await.expect(SIGNAL);
+    worker.stops().await;
 
     assert_eq!(std::fs::metadata(&log).unwrap().len(), 0, "the disk was not full");
     assert_eq!(cluster.pages("c").await.content(), want.content());
-    println!("B11: a worker on a full disk crawled {} pages, exit code {SIGNAL}", want.count());
+    println!("B11: a worker on a full disk crawled {} pages, exit code 0", want.count());
 }
 
 #[tokio::test]
@@ -224,12 +219,11 @@ async fn a_worker_whose_reports_are_not_taken_stops_fetching_and_ends_when_told_
     let later: usize = sites.iter().map(|site| site.visits().len()).sum();
     assert_eq!(later, visits, "it goes on fetching although nothing is taken");
     assert!(visits < 3 * PAGES, "it has fetched all");
-    worker.terminate();
     let began = Instant::now();
-    worker.done().await.expect(SIGNAL);
+    worker.stops().await;
     println!(
         "B11: with its outbox full a worker stopped at {visits} pages, and ended {:.1?} after \
-         SIGTERM with exit code {SIGNAL}",
+         SIGTERM with exit code 0",
         began.elapsed()
     );
     cluster.stop_master().await;

@@ -149,8 +149,7 @@ async fn what_is_told_of_a_crawl_that_is_under_way() {
     ask("stop", &["two"]).done().await.expect(0).says(["crawl \"two\" "]);
     let ended = waiting.done().await.expect(0);
     assert_eq!(ended.stdout.matches("finished: stopped").count(), 2, "{ended}");
-    worker.terminate();
-    worker.done().await.expect(130);
+    worker.stops().await;
 }
 
 #[tokio::test]

@@ -166,8 +166,7 @@ async fn workers_go_on_after_the_power_was_cut_at_their_master() {
     println!("B2: {cuts} power cuts at a master with two workers, {again} fetched again");
     assert_eq!(again, 0, "what was fetched meanwhile was kept for the master");
     for worker in workers {
-        worker.terminate();
-        worker.done().await.expect(130);
+        worker.stops().await;
     }
 }
 

@@ -155,8 +155,7 @@ async fn a_data_directory_has_one_master_and_a_name_one_worker() {
     second.says_line("joined the master", secs(30)).await;
     let ended = first.done().await.expect(MASTER);
     ended.says([master.url.as_str(), "another worker has joined under this name", "--name"]);
-    second.terminate();
-    second.done().await.expect(130);
+    second.stops().await;
     status(&trawl, &master.url).done().await.expect(0);
 }
 
@@ -184,9 +183,8 @@ async fn only_who_shows_the_token_is_let_in() {
     let worker = worker.start();
     let wait = status(&trawl, url).set_flag("--wait").variable("TRAWL_TOKEN_FILE", &token);
     wait.done().await.expect(0).says(["finished: complete"]);
-    worker.terminate();
-    let worker = worker.done().await.expect(130);
-    let master = master.stop().await.expect(130);
+    let worker = worker.stops().await;
+    let master = master.stop().await;
     assert_eq!(trawl.pages().await.count(), 15 + 7);
     for ended in [submitted, worker, master] {
         assert!(!ended.stderr.contains(TOKEN), "the token is in the log of {ended}");
@@ -211,7 +209,7 @@ async fn a_master_that_is_away_is_told_of_by_operators_and_waited_for_by_workers
     let first = trawl.master().serve().await;
     let url = first.url.clone();
     let listen = url.trim_start_matches("http://");
-    first.stop().await.expect(130);
+    first.stop().await;
 
     for verb in ["status", "crawls", "workers", "hosts", "health"] {
         let ended = trawl.ask::<&str>(verb, [], &url).done().await.expect(MASTER);
@@ -225,9 +223,8 @@ async fn a_master_that_is_away_is_told_of_by_operators_and_waited_for_by_workers
     trawl.submit([site.url("/")], &url).done().await.expect(0);
     let waiting = status(&trawl, &url).set_flag("--wait").start();
     waiting.done().await.expect(0).says(["complete"]);
-    worker.terminate();
-    worker.done().await.expect(130);
-    master.stop().await.expect(130);
+    worker.stops().await;
+    master.stop().await;
     assert_eq!(trawl.pages().await.count(), 15 + 7);
 }
 
@@ -245,7 +242,7 @@ async fn waiting_goes_on_across_a_masters_restart() {
         it.stdout.contains("\"queued\":1")
     })
     .await;
-    master.stop().await.expect(130);
+    master.stop().await;
     waiting.says_line("waiting for it", secs(30)).await;
 
     let listen = url.trim_start_matches("http://");
@@ -273,9 +270,8 @@ async fn a_crawl_over_mutual_tls() {
     let wait = with_certificate(status(&trawl, url).set_flag("--wait"), &pki);
     wait.done().await.expect(0).says(["finished: complete"]);
     with_certificate(trawl.ask::<&str>("health", [], url), &pki).done().await.expect(0);
-    worker.terminate();
-    worker.done().await.expect(130);
-    master.stop().await.expect(130);
+    worker.stops().await;
+    master.stop().await;
     let pages = trawl.pages().await;
     assert_eq!(pages.count(), 60 + 7 + 1);
     assert_eq!(pages.of(&site.url("/large")).bytes, LARGE as u64);
@@ -418,7 +414,7 @@ async fn health_and_reflection_answer_whoever_asks() {
     master.running.terminate();
     assert_eq!(watch.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
     // It does not wait for a watcher that stays.
-    master.running.done().await.expect(130);
+    master.running.done().await.expect(0);
     trawl.ask::<&str>("health", [], &master.url).done().await.expect(MASTER);
 }
 

@@ -47,8 +47,7 @@ async fn a_paused_crawl_rests_across_a_restart_and_goes_on_when_it_is_resumed() 
     assert_eq!(sites[0].visits().len(), visits, "a fetch began while it was paused");
 
     // A worker that comes anew gets nothing either. (The rest is to be fetched without delay.)
-    worker.terminate();
-    worker.done().await.expect(130);
+    worker.stops().await;
     submit.set("--delay", "0s").set_flag("--update").done().await.expect(0).says(["updated"]);
     cluster.ask("pause", ["c"]).done().await.expect(0).says(["crawl \"c\" is paused"]);
     let _other = cluster.worker("other").start();
@@ -146,10 +145,21 @@ async fn what_programs_are_told() {
     cluster.complete().await;
 
     let status = cluster.told("status", []).await;
-    assert_eq!(keys(&status), ["crawls", "disk_low", "instance", "version", "workers"]);
+    assert_eq!(keys(&status), ["commits", "crawls", "disk_low", "instance", "version", "workers"]);
     assert_eq!(status["disk_low"], json!(null));
     assert_eq!(status["workers"], json!({"idle": 1, "working": 0}));
     assert_eq!(status["instance"].as_str().unwrap().len(), 32);
+    let commits = [
+        "bytes",
+        "commits",
+        "rows",
+        "running_ms",
+        "sync_longest_us",
+        "syncs",
+        "turn_longest_us",
+        "turns",
+    ];
+    assert_eq!(keys(&status["commits"]), commits);
     let crawl = &status["crawls"][0];
     assert_eq!(
         keys(crawl),
@@ -160,6 +170,8 @@ async fn what_programs_are_told() {
             "hosts_busy",
             "leased",
             "leases_expired",
+            "leases_kept",
+            "leases_recovered",
             "name",
             "outcomes",
             "queued",
@@ -286,8 +298,7 @@ async fn a_drained_worker_ends_what_it_has_and_another_does_the_rest() {
     assert_eq!(cluster.pages("c").await.content(), want.content());
     assert_eq!(sites.again(), 0);
     cluster.worker_until("two", |worker| worker["pages"] == want.count() - so_far).await;
-    two.terminate();
-    two.done().await.expect(130);
+    two.stops().await;
 
     let undo = cluster.ask("drain", ["one"]).set_flag("--undo");
     undo.done().await.expect(0).says(["worker one works again"]);
@@ -431,7 +442,7 @@ async fn a_page_that_kills_its_workers_is_quarantined_until_somebody_decides() {
         assert_eq!(
             *url,
             json!({"url": site.url("/poison"), "detail": detail, "via": site.url("/"),
-                   "depth": 1, "attempts": 4})
+                   "depth": 1, "attempts": 4, "worker": "w"})
         );
     }
     let [kept, dropped] = sites.each_ref().map(|site| site.url("/poison"));

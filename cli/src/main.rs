@@ -4,15 +4,20 @@
 mod certs;
 mod connect;
 mod crawl;
+mod data;
 mod exit;
 mod export;
 mod operate;
 mod options;
 mod page;
 mod render;
+mod repair;
 mod roles;
+mod selftest;
 mod source;
 mod tables;
+mod verify;
+mod walk;
 
 use std::{io::ErrorKind, process::ExitCode};
 
@@ -47,10 +52,23 @@ enum Command {
     Export(export::ExportArgs),
     /// Print a stored page
     Page(page::PageArgs),
+    /// Prove that a data directory is as it should be, also while it is in use: frontier,
+    /// counts and pages
+    Verify(verify::VerifyArgs),
+    /// Mend a data directory that nothing uses: the index from the pages, the counts from
+    /// the rows
+    Repair(repair::RepairArgs),
+    /// Write the frontier of a data directory to a file, also while it is in use
+    Dump(data::DumpArgs),
+    /// Make a data directory of a dump, and of the pages that belong to it
+    Load(data::LoadArgs),
     /// Make a small authority, and certificates for a master and its workers
     Certs(certs::CertsArgs),
     /// Make a token for a master and those who call it
     Token(certs::TokenArgs),
+    /// Try a crawl on this machine whose master and workers are killed at random, and see whether
+    /// every page came through; exit code 0 if so, 7 if not
+    Selftest(selftest::SelftestArgs),
     /// Ask a master whether it serves; exit code 0 if so
     Health(roles::HealthArgs),
 }
@@ -65,8 +83,13 @@ fn main() -> ExitCode {
             Command::Operate(verb) => verb.run(),
             Command::Export(args) => export::export(&args),
             Command::Page(args) => page::page(&args),
+            Command::Verify(args) => verify::verify(&args),
+            Command::Repair(args) => repair::repair(&args),
+            Command::Dump(args) => data::dump(&args),
+            Command::Load(args) => data::load(&args),
             Command::Certs(args) => certs::certs(&args),
             Command::Token(args) => certs::token(&args),
+            Command::Selftest(args) => selftest::selftest(&args),
             Command::Health(args) => roles::health(&args),
         },
     );

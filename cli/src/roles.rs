@@ -171,11 +171,12 @@ async fn serve(config: MasterConfig, listen: ListenConfig) -> Result<Exit, Failu
     let mut master = Master::start(config)?;
     let close = CancellationToken::new();
     let mut serving = tokio::spawn(master.serve(listener, close.clone())?);
+    let local = master.serve_local().map(tokio::spawn);
     tracing::info!(%url, data = %data.display(), "listening");
     render::say(&format!("listening on {url}, data in {}", data.display()));
 
     let ended = tokio::select! {
-        () = signal.cancelled() => Ok(Exit::Interrupted),
+        () = signal.cancelled() => Ok(Exit::Done),
         ended = master.ended() => Err(master_ended(ended.map_err(Failure::from))),
         ended = &mut serving => Err(match ended {
             Ok(Err(error)) => error.into(),
@@ -188,6 +189,10 @@ async fn serve(config: MasterConfig, listen: ListenConfig) -> Result<Exit, Failu
     if !serving.is_finished() {
         // It waits for calls under way, but not for long.
         let _ = serving.await;
+    }
+    if let Some(local) = local {
+        // As above; its end is nobody's concern.
+        let _ = local.await;
     }
     stopped?;
     ended
@@ -226,7 +231,7 @@ async fn work(master: connect::MasterArgs, config: WorkerConfig) -> Result<Exit,
     pipeline::run(client, config, Arc::new(HttpFetcher::new), signal)
         .await
         .map_err(|error| Failure::new(Exit::Master, format!("{}: {error}", master.master)))?;
-    Ok(Exit::Interrupted)
+    Ok(Exit::Done)
 }
 
 /// Asks a master whether it serves.

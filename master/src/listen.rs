@@ -66,10 +66,14 @@ const OPEN_MESSAGE_BYTES_MAX: usize = 16 * 1024;
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// Silence on a connection after which the peer is asked for a sign of life, ...
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// ... and how long it has for it.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long what was sent may go unreceived before a connection is given up, and with it
+/// the calls that wait for leases by it: what is lent to them would be lent in vain.
+const UNRECEIVED_MAX: Duration = Duration::from_secs(8);
 
 /// Wait after a connection could not be accepted, as when there are no more file
 /// descriptors.
@@ -133,13 +137,7 @@ impl Listener {
         if secret.is_none() && !address.ip().is_loopback() {
             return Err(ListenError::Unprotected(address));
         }
-        let mut server = Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(STREAMS_MAX)
-            .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT));
+        let mut server = limited_server();
         let is_tls = identity.is_some();
         if let Some(identity) = identity {
             let identity = tonic::transport::Identity::from_pem(
@@ -219,6 +217,17 @@ impl Listener {
     }
 }
 
+/// A server with the limits of every connection, whatever it comes over.
+pub fn limited_server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+}
+
 impl ListenError {
     fn server(error: impl std::error::Error) -> Self {
         Self::Server(error.to_string())
@@ -229,6 +238,9 @@ fn bind(address: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Or a master that starts again would wait for its former connections to fade.
     socket.set_reuseaddr(true)?;
+    // Connections that it accepts have it too.
+    let unreceived_max = u32::try_from(UNRECEIVED_MAX.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, unreceived_max)?;
     socket.bind(address)?;
     let address = socket.local_addr()?;
     Ok((socket, address))

@@ -10,8 +10,8 @@
 pub enum Fault {
     /// The master answers before what it answers is durable.
     AnswerBeforeSync,
-    /// The master counts a report again that has counted before.
-    CountTwice,
+    /// The master stores the records of reports before it has judged them.
+    StoreUnjudged,
     /// The worker goes on with a lease that may have run out.
     IgnoreDeadline,
     /// The master forgets after a restart when a host was last let go of.
@@ -22,6 +22,19 @@ pub enum Fault {
     KeepExpired,
     /// The master writes counts apart from what they count.
     SplitCommit,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 7] = [
+        Self::AnswerBeforeSync,
+        Self::StoreUnjudged,
+        Self::IgnoreDeadline,
+        Self::ForgetVisits,
+        Self::TakeStale,
+        Self::KeepExpired,
+        Self::SplitCommit,
+    ];
 }
 
 #[cfg(feature = "sabotage")]

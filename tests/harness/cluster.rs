@@ -1,11 +1,11 @@
 //! A master and workers in processes of their own, and the commands that ask them.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, path::PathBuf};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::{Command, Duration, Ended, Pages, Running, Trawl, ms, secs};
+use crate::{Command, Duration, Ended, Pages, Running, Trawl, ms, network::Host, secs};
 
 /// How long a cluster may take for what it is waited for to do.
 const PATIENCE: Duration = secs(60);
@@ -26,7 +26,28 @@ pub struct Cluster {
     trawl: Trawl,
     command: Command,
     url: String,
+    /// What every command needs that asks the master.
+    asking: Asking,
     master: Option<Running>,
+}
+
+/// Where to ask a master from, and what to show it.
+#[derive(Debug, Default)]
+struct Asking {
+    host: Option<Host>,
+    token: Option<PathBuf>,
+}
+
+impl Asking {
+    fn prepare(&self, mut command: Command) -> Command {
+        if let Some(host) = &self.host {
+            command = command.on(host);
+        }
+        if let Some(token) = &self.token {
+            command = command.set("--token-file", token);
+        }
+        command
+    }
 }
 
 impl Trawl {
@@ -74,10 +95,9 @@ impl Command {
 }
 
 impl Master {
-    /// SIGTERM, and its end.
+    /// SIGTERM, and its end: see [`Running::stops`].
     pub async fn stop(self) -> Ended {
-        self.running.terminate();
-        self.running.done().await
+        self.running.stops().await
     }
 }
 
@@ -97,7 +117,26 @@ impl Cluster {
         let trawl = Trawl::new();
         let lease = format!("{}ms", lease.as_millis());
         let command = trawl.master().set("--listen", &address).set("--lease", lease);
-        Self { trawl, command, url: format!("http://{address}"), master: None }
+        let (url, asking) = (format!("http://{address}"), Asking::default());
+        Self { trawl, command, url, asking, master: None }
+    }
+
+    /// A master on a host of a network, which listens for the other hosts and is asked from its own.
+    pub async fn start_on(host: &Host, lease: Duration) -> Self {
+        let mut cluster = Self::absent(lease);
+        let token = cluster.trawl.write("token", "a-token-for-a-network-of-its-own\n");
+        let address = format!("{}:7070", host.address());
+        cluster.url = format!("http://{address}");
+        cluster.asking = Asking { host: Some(host.clone()), token: Some(token) };
+        let command = cluster.command.clone().set("--listen", &address);
+        cluster.command = cluster.asking.prepare(command);
+        cluster.start_master().await;
+        cluster
+    }
+
+    /// From its next start on, the master is another command.
+    pub fn change_master(&mut self, change: impl FnOnce(Command) -> Command) {
+        self.command = change(self.command.clone());
     }
 
     /// With another option of its master, from its next start on.
@@ -116,10 +155,8 @@ impl Cluster {
     }
 
     /// SIGTERM to the master, and its end.
-    pub async fn stop_master(&mut self) {
-        let master = self.take_master();
-        master.terminate();
-        master.done().await.expect(130);
+    pub async fn stop_master(&mut self) -> Ended {
+        self.take_master().stops().await
     }
 
     /// The master's end, to which it comes by itself.
@@ -153,7 +190,7 @@ impl Cluster {
 
     /// `trawl worker --name NAME`.
     pub fn worker(&self, name: &str) -> Command {
-        self.trawl.worker(&self.url).set("--name", name)
+        self.asking.prepare(self.trawl.worker(&self.url).set("--name", name))
     }
 
     /// `trawl submit SEEDS --name NAME`, with the options of [`Trawl::crawl`].
@@ -162,12 +199,12 @@ impl Cluster {
         name: &str,
         seeds: impl IntoIterator<Item = S>,
     ) -> Command {
-        self.trawl.submit(seeds, &self.url).set("--name", name)
+        self.asking.prepare(self.trawl.submit(seeds, &self.url).set("--name", name))
     }
 
     /// `trawl VERB ARGS`.
     pub fn ask<'a>(&self, verb: &str, args: impl IntoIterator<Item = &'a str>) -> Command {
-        self.trawl.ask(verb, args, &self.url)
+        self.asking.prepare(self.trawl.ask(verb, args, &self.url))
     }
 
     /// What `trawl VERB ARGS --json` tells.
@@ -224,6 +261,15 @@ impl Cluster {
             workers.find(|worker| worker["name"] == name).cloned().unwrap_or_default()
         };
         find(&self.told_until("workers", [], |told| will_do(&find(told))).await)
+    }
+
+    /// The hosts that a worker holds just now, and the number of their URLs that are lent to it.
+    pub async fn held_by(&self, worker: &str) -> (Vec<String>, u64) {
+        let told = self.told("hosts", []).await;
+        let hosts = told["hosts"].as_array().unwrap().iter();
+        let hosts = hosts.filter(|host| host["worker"] == worker);
+        let urls = hosts.clone().map(|host| host["leased"].as_u64().unwrap()).sum();
+        (hosts.map(|host| host["key"].as_str().unwrap().to_owned()).collect(), urls)
     }
 
     /// Waits until every crawl has ended as complete.

@@ -7,6 +7,11 @@ pub(crate) fn trawl() -> PathBuf {
     from_environment("TRAWL_BIN")
 }
 
+/// A build of it that is linked dynamically.
+pub(crate) fn dynamic_trawl() -> PathBuf {
+    from_environment("TRAWL_DYNAMIC_BIN")
+}
+
 /// The folder that `tests/setup` made.
 pub(crate) fn folder() -> PathBuf {
     from_environment("TRAWL_TEST_ENV")

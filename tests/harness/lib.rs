@@ -18,6 +18,7 @@ mod cluster;
 pub mod containers;
 mod disk;
 mod env;
+pub mod network;
 mod pages;
 pub mod real;
 mod site;

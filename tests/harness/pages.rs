@@ -107,6 +107,27 @@ impl Pages {
         self.0.keys().map(String::as_str).collect()
     }
 
+    /// That a crawl which was disturbed brought these pages too: each URL with the same status
+    /// and the same body, and no other.
+    ///
+    /// # Panics
+    /// If not, naming what differs.
+    #[track_caller]
+    pub fn are_those_of(&self, undisturbed: &Self) {
+        let want = undisturbed.content();
+        let have = self.content();
+        let lost: Vec<_> = want.iter().filter(|page| !self.has(page.0)).collect();
+        let odd: Vec<_> = have.iter().filter(|page| !want.contains(page)).collect();
+        assert!(
+            lost.is_empty() && odd.is_empty(),
+            "of {} pages {} are lost: {lost:?}; and {} are others than in the undisturbed crawl: \
+             {odd:?}",
+            want.len(),
+            lost.len(),
+            odd.len(),
+        );
+    }
+
     /// Status and body digest of each: what must not depend on how a crawl went.
     pub fn content(&self) -> Vec<(&str, u16, &str)> {
         self.iter().map(|page| (&*page.url, page.status, &*page.sha1)).collect()

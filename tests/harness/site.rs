@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{Duration, secs};
+use crate::{Duration, network::Host, secs};
 
 /// A web to be served: paths and what each answers. Any other path is a 404, `/robots.txt` too.
 #[derive(Debug, Default)]
@@ -71,6 +71,8 @@ enum How {
 struct Log {
     visits: Mutex<Vec<Visit>>,
     count: watch::Sender<usize>,
+    /// How long every answer takes, beside its own wait.
+    slowness: watch::Sender<Duration>,
 }
 
 /// Bytes of the largest request head that a site reads.
@@ -221,8 +223,20 @@ impl Web {
 
     /// Serves it on this port of a loopback address that nobody else uses.
     pub async fn serve_on(self, address: SocketAddr) -> Site {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let log = Arc::new(Log { visits: Mutex::default(), count: watch::Sender::new(0) });
+        self.serve_by(TcpListener::bind(address).await.unwrap())
+    }
+
+    /// Serves it on a free port of a host of a network.
+    pub fn serve_at_host(self, host: &Host) -> Site {
+        self.serve_by(TcpListener::from_std(host.listen()).unwrap())
+    }
+
+    fn serve_by(self, listener: TcpListener) -> Site {
+        let log = Arc::new(Log {
+            visits: Mutex::default(),
+            count: watch::Sender::new(0),
+            slowness: watch::Sender::new(Duration::ZERO),
+        });
         Site {
             address: listener.local_addr().unwrap(),
             log: log.clone(),
@@ -242,6 +256,11 @@ impl Site {
     /// A URL on it.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// From now on every answer takes this much longer.
+    pub fn slow_down(&self, slowness: Duration) {
+        self.log.slowness.send_replace(slowness);
     }
 
     /// All requests so far, in order.
@@ -386,7 +405,8 @@ async fn converse(
         };
         let index = log.begin(connection, &path, headers);
         let answer = web.answer_to(&path, log.earlier(index));
-        sleep(answer.wait).await;
+        let slowness = *log.slowness.borrow();
+        sleep(answer.wait + slowness).await;
 
         let head = answer.head();
         let (body, rest) = match answer.how {

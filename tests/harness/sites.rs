@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 
-use crate::{Duration, Pages, Site, Trawl, Web};
+use crate::{Command, Duration, Pages, Site, Trawl, Web, network::Host};
 
 /// Hosts, each with the same web, such as a [`Web::tree`].
 #[derive(Debug)]
@@ -28,6 +28,12 @@ impl Sites {
         Self { sites, urls }
     }
 
+    /// So many trees on a host of a network, at a port for each. What crawls them must be there as well.
+    pub fn trees_on(host: &Host, hosts: usize, pages: usize) -> Self {
+        let sites = (0..hosts).map(|_| Web::new().tree(pages, Duration::ZERO).serve_at_host(host));
+        Self { sites: sites.collect(), urls: pages + 7 }
+    }
+
     /// Where a crawl of all of them starts.
     pub fn seeds(&self) -> Vec<String> {
         self.sites.iter().map(|site| site.url("/")).collect()
@@ -38,8 +44,16 @@ impl Sites {
     /// # Panics
     /// If it fails, or does not find every page by one visit.
     pub async fn undisturbed(&self) -> Pages {
+        self.undisturbed_as(|command| command).await
+    }
+
+    /// The same by a command that is not quite [`Trawl::crawl`].
+    ///
+    /// # Panics
+    /// As [`Sites::undisturbed`].
+    pub async fn undisturbed_as(&self, change: impl FnOnce(Command) -> Command) -> Pages {
         let trawl = Trawl::new();
-        trawl.crawl(self.seeds()).done().await.expect(0);
+        change(trawl.crawl(self.seeds())).done().await.expect(0);
         let pages = trawl.pages().await;
         assert_eq!(pages.count(), self.sites.len() * self.urls);
         assert_eq!(self.again(), 0);
@@ -47,9 +61,19 @@ impl Sites {
         pages
     }
 
+    /// From now on every answer takes this much longer.
+    pub fn slow_down(&self, slowness: Duration) {
+        self.sites.iter().for_each(|site| site.slow_down(slowness));
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> usize {
+        self.sites.iter().map(|site| site.visits().len()).sum()
+    }
+
     /// Requests beyond the first of each URL.
     pub fn again(&self) -> usize {
-        self.sites.iter().map(|site| site.visits().len() - site.counts().len()).sum()
+        self.requests() - self.sites.iter().map(|site| site.counts().len()).sum::<usize>()
     }
 
     /// Forgets all requests so far.

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Duration, Pages, env, secs};
+use crate::{Duration, Pages, env, network::Host, secs};
 
 /// A data directory of its own, gone with the value, and the commands on it.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ pub struct Command {
     options: Vec<(OsString, Option<OsString>)>,
     variables: Vec<(OsString, OsString)>,
     folder: PathBuf,
+    program: PathBuf,
+    /// What runs it, if not the system: a program that becomes it.
+    under: Vec<OsString>,
     limit: Duration,
 }
 
@@ -126,6 +129,8 @@ impl Trawl {
             options: Vec::new(),
             variables: Vec::new(),
             folder: self.folder.path().to_owned(),
+            program: env::trawl(),
+            under: Vec::new(),
             limit: secs(120),
         };
         command.set("--data", self.data())
@@ -192,6 +197,22 @@ impl Command {
         self
     }
 
+    /// On a host of a network, instead of this machine.
+    pub fn on(self, host: &Host) -> Self {
+        self.under(["ip", "netns", "exec", host.namespace()])
+    }
+
+    /// Run by a program that becomes it, so that the process is the same.
+    pub fn under<'a>(self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { under: words.into_iter().map(OsString::from).collect(), ..self }
+    }
+
+    /// By a build of the program that is linked dynamically, so that a library can be loaded before
+    /// its own.
+    pub fn dynamic(self) -> Self {
+        Self { program: env::dynamic_trawl(), ..self }
+    }
+
     /// With another verb.
     pub(crate) fn verb(mut self, verb: &str) -> Self {
         self.words[0] = verb.into();
@@ -226,8 +247,10 @@ impl Command {
     }
 
     fn spawn(&self, folder: &Path, [stdout, stderr]: [Stdio; 2]) -> Running {
-        let mut program = Program::new(env::trawl());
-        program.args(&self.words);
+        let line = self.under.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]);
+        let line: Vec<_> = line.chain(self.words.iter().map(OsString::as_os_str)).collect();
+        let mut program = Program::new(line[0]);
+        program.args(&line[1..]);
         for (name, value) in &self.options {
             program.arg(name).args(value);
         }
@@ -302,6 +325,24 @@ impl Running {
         self.signal("TERM");
     }
 
+    /// SIGTERM to a master or worker, which then ends by itself.
+    ///
+    /// # Panics
+    /// If that takes more than ten seconds, or its exit code is not 0.
+    pub async fn stops(self) -> Ended {
+        self.terminate();
+        self.ends().await
+    }
+
+    /// The end of a master or worker that was sent SIGTERM.
+    ///
+    /// # Panics
+    /// As [`Running::stops`].
+    pub async fn ends(mut self) -> Ended {
+        self.limit = secs(10);
+        self.done().await.expect(0)
+    }
+
     /// SIGSTOP: it stands still, as on a machine that swaps or sleeps.
     pub fn freeze(&self) {
         self.signal("STOP");
@@ -310,6 +351,23 @@ impl Running {
     /// SIGCONT: it goes on where it stood.
     pub fn thaw(&self) {
         self.signal("CONT");
+    }
+
+    /// `kill -9` to a process that it has started, whose command line has this in it.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn kill_child(&self, word: &str) {
+        let pid = self.child.id().expect("it is still running");
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")));
+        let children: Vec<_> = children.map(Result::unwrap).collect();
+        let is_it = |child: &&str| {
+            let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|arg| arg == word.as_bytes())
+        };
+        let child = children.iter().flat_map(|list| list.split_whitespace()).find(is_it);
+        send("KILL", child.unwrap_or_else(|| panic!("{} has no child {word}", self.what)));
     }
 
     /// The most bytes of memory that it has had so far.
@@ -330,10 +388,7 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it is still running").to_string();
-        let kill = format!("kill -{name} \"$0\"");
-        let sent = process::Command::new("sh").args(["-c", &kill, &pid]).status();
-        assert!(sent.unwrap().success(), "the signal could not be sent");
+        send(name, &self.child.id().expect("it is still running").to_string());
     }
 
     /// Waits for a whole line on standard error with this in it, and returns it.
@@ -382,6 +437,12 @@ impl Running {
         );
         ended
     }
+}
+
+fn send(signal: &str, pid: &str) {
+    let kill = format!("kill -{signal} \"$0\"");
+    let sent = process::Command::new("sh").args(["-c", &kill, pid]).status();
+    assert!(sent.unwrap().success(), "the signal could not be sent");
 }
 
 impl Ended {

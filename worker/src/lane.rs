@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    future::Future,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -292,13 +293,13 @@ impl<F: Fetch> Lane<F> {
         self.pace(leased.token).await?;
         let token = crawl.spec.product_token();
         let fetch = fetch_rules(&crawl.fetcher, url, token);
-        let fetched = self.worker.unless_aborted(fetch).await?;
+        let fetched = self.while_held(leased.token, fetch).await;
         let delay = match &fetched {
-            Ok(rules) => delay.max(rules.crawl_delay().unwrap_or_default()),
-            Err(_) => delay,
+            Some(Ok(rules)) => delay.max(rules.crawl_delay().unwrap_or_default()),
+            Some(Err(_)) | None => delay,
         };
         self.free_at = Some(Instant::now() + delay);
-        Some(fetched.map(|rules| self.worker.robots.insert(number, host, rules)))
+        Some(fetched?.map(|rules| self.worker.robots.insert(number, host, rules)))
     }
 
     async fn get(
@@ -309,9 +310,20 @@ impl<F: Fetch> Lane<F> {
         delay: Duration,
     ) -> Option<Result<Page, FetchError>> {
         self.pace(leased.token).await?;
-        let fetched = self.worker.unless_aborted(crawl.fetcher.get(url)).await?;
+        let fetched = self.while_held(leased.token, crawl.fetcher.get(url)).await;
+        // The host was visited, also where the fetch was given up.
         self.free_at = Some(Instant::now() + delay);
-        Some(fetched)
+        fetched
+    }
+
+    /// Fetches to the end. None if the fetch is given up before: the worker stops, or
+    /// may not act on the lease any more, since somebody else may soon.
+    async fn while_held<T>(&self, token: Token, fetch: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            fetched = self.worker.unless_aborted(fetch) => fetched,
+            () = self.worker.holdings.let_go(token) => None,
+        }
     }
 
     /// Waits until the host may be fetched from. None if the worker stops first, or

@@ -25,7 +25,7 @@ use futures::FutureExt;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trawl_proto::v1::{Activity, HostBatch, HostRef, Verdict, url_report::Outcome};
@@ -35,14 +35,18 @@ use crate::{
     config::WorkerConfig,
     crawls::{MakeFetcher, ReadyCrawls},
     fetch::{Fetch, RobotsCache},
-    holdings::{Holdings, renewal_interval, wait_max},
+    holdings::{Asked, Holdings, renewal_interval, wait_max},
     lane::{self, Batch, Work},
     master::{Life, Master, MasterError},
     report::{Outbox, Outgoing, Outlet, outbox},
 };
 
 /// The first wait when the master is away, and the longest.
-const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long a worker that stops may take, beside the grace period of its fetches, to report
+/// what it has and hand back the rest. A master that starts anew meanwhile gets all of it.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// Everything that the lanes of a worker share.
 pub(crate) struct Worker<F> {
@@ -125,15 +129,16 @@ pub async fn run<F: Fetch>(
     let drain = CancellationToken::new();
     let reporter = tokio::spawn(send_reports(Arc::clone(&worker), outlet, drain.clone()));
     tokio::join!(lease_hosts(&worker, &lanes), lease_more(&worker, lows),);
-    worker.end_lanes(lanes).await;
+    let end = Instant::now() + worker.config.grace + LAST_WORDS;
+    worker.end_lanes(lanes, end).await;
     drain.cancel();
-    worker.end_reports(reporter).await;
+    worker.end_reports(reporter, end).await;
     heartbeat.abort();
     returns.abort();
     if let Some(failure) = lock(&worker.failure).take() {
         return Err(failure);
     }
-    worker.hand_back().await;
+    worker.hand_back(end).await;
     Ok(())
 }
 
@@ -142,6 +147,7 @@ async fn join(master: &Master, stop: &CancellationToken) -> Result<bool, MasterE
     let mut attempt = 0;
     loop {
         let joined = tokio::select! {
+            biased;
             joined = master.join() => joined,
             () = stop.cancelled() => return Ok(false),
         };
@@ -165,17 +171,17 @@ async fn lease_hosts<F: Fetch>(worker: &Arc<Worker<F>>, lanes: &TaskTracker) {
     while !worker.stop.is_cancelled() {
         let undrained = worker.undrained.notified();
         if worker.master.is_draining() {
-            tokio::select! { () = undrained => {}, () = worker.stop.cancelled() => {} }
+            tokio::select! { biased; () = undrained => {}, () = worker.stop.cancelled() => {} }
             continue;
         }
         let lane_ended = worker.lane_ended.notified();
         let free = worker.config.lanes.saturating_sub(worker.lanes().len());
         if free == 0 {
-            tokio::select! { () = lane_ended => {}, () = worker.stop.cancelled() => {} }
+            tokio::select! { biased; () = lane_ended => {}, () = worker.stop.cancelled() => {} }
             continue;
         }
         let wait = worker.config.lease_wait.min(wait_max(worker.master.lease_duration()));
-        let asked = Instant::now();
+        let asked = Asked::now();
         let call = worker.master.lease(free, worker.config.crawl, Vec::new(), wait);
         let Some(answer) = worker.unless_stopped(call).await else { return };
         match answer {
@@ -204,7 +210,7 @@ async fn lease_more<F: Fetch>(worker: &Worker<F>, mut lows: mpsc::Receiver<HostR
         if worker.master.is_draining() {
             continue;
         }
-        let asked = Instant::now();
+        let asked = Asked::now();
         let call = worker.master.lease(0, worker.config.crawl, hosts, Duration::ZERO);
         match worker.unless_stopped(call).await {
             None => return,
@@ -242,7 +248,7 @@ async fn beat<F: Fetch>(worker: Arc<Worker<F>>) {
     loop {
         sleep(renewal_interval(worker.master.lease_duration())).await;
         let tokens = worker.holdings.tokens();
-        let asked = Instant::now();
+        let asked = Asked::now();
         match worker.master.renew(&tokens, worker.activity()).await {
             Ok(renewal) => {
                 let lease = worker.master.lease_duration();
@@ -277,7 +283,7 @@ async fn hand_back_recalled<F: Fetch>(worker: Arc<Worker<F>>) {
 
 impl<F: Fetch> Worker<F> {
     /// Takes batches of further hosts: each gets a lane.
-    fn take(self: &Arc<Self>, batches: Vec<HostBatch>, asked: Instant, lanes: &TaskTracker) {
+    fn take(self: &Arc<Self>, batches: Vec<HostBatch>, asked: Asked, lanes: &TaskTracker) {
         let life = self.catch_up();
         let lease = self.master.lease_duration();
         for batch in batches {
@@ -310,7 +316,7 @@ impl<F: Fetch> Worker<F> {
 
     /// Takes batches of hosts that have a lane. Returns the tokens of those whose
     /// lane has ended meanwhile: only it knew when the host may be fetched from.
-    fn take_more(&self, batches: Vec<HostBatch>, asked: Instant) -> Vec<Token> {
+    fn take_more(&self, batches: Vec<HostBatch>, asked: Asked) -> Vec<Token> {
         let life = self.catch_up();
         let lease = self.master.lease_duration();
         let mut homeless = Vec::new();
@@ -404,6 +410,8 @@ impl<F: Fetch> Worker<F> {
     fn end_if_replaced(&self, error: &MasterError) {
         if matches!(error, MasterError::Replaced(_)) {
             lock(&self.failure).get_or_insert_with(|| error.clone());
+            // All of them are the other one's to lend.
+            self.holdings.clear();
             self.stop.cancel();
         }
     }
@@ -434,28 +442,28 @@ impl<F: Fetch> Worker<F> {
     }
 
     /// Waits for the lanes, and gives up their fetches after the grace period.
-    async fn end_lanes(&self, lanes: TaskTracker) {
+    async fn end_lanes(&self, lanes: TaskTracker, end: Instant) {
         lanes.close();
         if timeout(self.config.grace, lanes.wait()).await.is_err() {
             self.abort.cancel();
             // What is left then waits for the master, which may be gone.
-            if timeout(self.config.grace, lanes.wait()).await.is_err() {
+            if timeout_at(end, lanes.wait()).await.is_err() {
                 tracing::warn!(lanes = lanes.len(), "not all lanes have ended");
             }
         }
     }
 
-    /// Waits until the outbox is empty, for the grace period at most.
-    async fn end_reports(&self, mut reporter: JoinHandle<()>) {
-        if timeout(self.config.grace, &mut reporter).await.is_err() {
+    /// Waits until the outbox is empty, but not longer than to the end.
+    async fn end_reports(&self, mut reporter: JoinHandle<()>, end: Instant) {
+        if timeout_at(end, &mut reporter).await.is_err() {
             tracing::warn!("not all outcomes could be reported; their leases run out");
             reporter.abort();
         }
     }
 
     /// Hands back what was not begun.
-    async fn hand_back(&self) {
-        match timeout(self.config.grace, self.master.hand_back_all()).await {
+    async fn hand_back(&self, end: Instant) {
+        match timeout_at(end, self.master.hand_back_all()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "leases were not handed back"),
             Err(_) => tracing::warn!("leases were not handed back in time"),
@@ -465,6 +473,7 @@ impl<F: Fetch> Worker<F> {
     /// Runs to the end unless the worker is stopped.
     async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
+            biased;
             done = future => Some(done),
             () = self.stop.cancelled() => None,
         }
@@ -473,6 +482,7 @@ impl<F: Fetch> Worker<F> {
     /// Runs to the end unless fetches under way are to be given up.
     pub(crate) async fn unless_aborted<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
+            biased;
             done = future => Some(done),
             () = self.abort.cancelled() => None,
         }
@@ -492,6 +502,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn wait_again(attempt: u32, stop: &CancellationToken) -> bool {
     let wait = backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64());
     tokio::select! {
+        biased;
         () = sleep(wait) => true,
         () = stop.cancelled() => false,
     }

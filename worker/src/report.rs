@@ -17,7 +17,10 @@ use crate::{
 };
 
 /// The first wait when the master is away, and the longest.
-const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The longest between two tries of a worker that has been told to stop.
+const LAST_RETRY_WAIT: Duration = Duration::from_millis(250);
 
 /// Reports in the outbox at most, beside the limit in bytes.
 const REPORTS_MAX: usize = 1_024;
@@ -90,7 +93,7 @@ impl Outlet {
         told: impl Fn(&Outgoing, Verdict),
     ) -> Result<(), MasterError> {
         while let Some(batch) = self.next_batch(drain).await {
-            let verdicts = send(master, &batch).await?;
+            let verdicts = send(master, &batch, drain).await?;
             for (outgoing, verdict) in batch.iter().zip(verdicts) {
                 told(outgoing, verdict);
             }
@@ -118,14 +121,18 @@ impl Outlet {
 
 /// Sends a batch until the master has answered. If it will never take the batch, its
 /// reports are sent one by one, since only one of them need be to blame.
-async fn send(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, MasterError> {
-    match deliver(master, batch).await {
+async fn send(
+    master: &Master,
+    batch: &[Outgoing],
+    drain: &CancellationToken,
+) -> Result<Vec<Verdict>, MasterError> {
+    match deliver(master, batch, drain).await {
         Err(MasterError::Invalid(_) | MasterError::Odd(_)) => {}
         answer => return answer,
     }
     let mut verdicts = Vec::with_capacity(batch.len());
     for outgoing in batch {
-        match deliver(master, std::slice::from_ref(outgoing)).await {
+        match deliver(master, std::slice::from_ref(outgoing), drain).await {
             Ok(verdict) => verdicts.extend(verdict),
             Err(error @ (MasterError::Invalid(_) | MasterError::Odd(_))) => {
                 // Its lease runs out, and others try.
@@ -140,7 +147,11 @@ async fn send(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, Maste
 
 /// Sends a batch until the master has taken it, or will never take it. What belongs to
 /// a master's former data directory goes nowhere.
-async fn deliver(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, MasterError> {
+async fn deliver(
+    master: &Master,
+    batch: &[Outgoing],
+    drain: &CancellationToken,
+) -> Result<Vec<Verdict>, MasterError> {
     let mut attempt = 0;
     loop {
         let life = master.life();
@@ -164,7 +175,11 @@ async fn deliver(master: &Master, batch: &[Outgoing]) -> Result<Vec<Verdict>, Ma
             ) => {
                 attempt += 1;
                 tracing::warn!(%error, attempt, urls = batch.len(), "will report again");
-                sleep(backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64())).await;
+                let wait = backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64());
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = drain.cancelled() => sleep(wait.min(LAST_RETRY_WAIT)).await,
+                }
             }
             Err(error) => return Err(error),
         }

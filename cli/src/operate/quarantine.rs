@@ -132,5 +132,6 @@ fn as_json(url: &QuarantinedUrl) -> String {
         "via": url.via,
         "depth": url.depth,
         "attempts": url.attempts,
+        "worker": url.worker,
     }))
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
-use trawl_proto::v1::{CrawlStatus, DiskLow, StatusReply, StatusRequest};
+use trawl_proto::v1::{Commits, CrawlStatus, DiskLow, StatusReply, StatusRequest};
 use trawl_shared::{
     backoff,
     outcome::{Class, FailureKind},
@@ -13,7 +13,7 @@ use trawl_shared::{
     untrusted::Untrusted,
 };
 
-use super::{ANSWER_TIMEOUT, Operator};
+use super::{ANSWER_TIMEOUT, Operator, about};
 use crate::{
     connect::MasterArgs,
     exit::{Exit, Failure},
@@ -184,7 +184,11 @@ fn as_text(status: &StatusReply, name: &str, speeds: Option<&HashMap<String, Spe
     if let Some(low) = &status.disk_low {
         text += &format!("\n{}", resting(low));
     }
+    text += &format!("\n{}", leases(&status.crawls));
     if name.is_empty() {
+        if let Some(commits) = &status.commits {
+            text += &format!("\n{}", written(commits));
+        }
         let working = counted(status.workers_working.into(), "worker");
         text += &format!("\n{working} working, {} idle", status.workers_idle);
     }
@@ -202,6 +206,37 @@ fn resting(low: &DiskLow) -> String {
     let (free, reserve) = (Size::bytes(low.free), Size::bytes(low.reserve));
     let reports = if low.refuses_reports { "; workers keep their reports" } else { "" };
     format!("resting: the disk has {free} left, the reserve is {reserve}{reports}")
+}
+
+/// What became of leases and reports otherwise than usual, in all of the crawls' time.
+fn leases(crawls: &[CrawlStatus]) -> String {
+    let sum = |count: fn(&CrawlStatus) -> u64| crawls.iter().map(count).sum::<u64>();
+    format!(
+        "leases: {} ran out, {} lent again, {} kept by a start of the master; reports: {} stale, {} \
+         duplicate",
+        sum(|crawl| crawl.leases_expired),
+        sum(|crawl| crawl.leases_recovered),
+        sum(|crawl| crawl.leases_kept),
+        sum(|crawl| crawl.reports_stale),
+        sum(|crawl| crawl.reports_already),
+    )
+}
+
+/// What the master has written since its start.
+fn written(commits: &Commits) -> String {
+    let millis = |micros: u64| micros as f64 / 1000.0;
+    format!(
+        "in {} since the master's start: {} of {} ({}) in {}, the longest {:.1} ms; {}, the longest \
+         {:.1} ms",
+        about(commits.running_ms),
+        counted(commits.commits, "commit"),
+        counted(commits.rows, "row"),
+        Size::bytes(commits.bytes),
+        counted(commits.turns, "turn"),
+        millis(commits.turn_longest_us),
+        counted(commits.syncs, "sync"),
+        millis(commits.sync_longest_us),
+    )
 }
 
 /// The state, and why a crawl has finished.
@@ -250,11 +285,25 @@ fn as_json(status: &StatusReply) -> Value {
         "workers": {"working": status.workers_working, "idle": status.workers_idle},
         "version": status.version,
         "instance": status.instance,
+        "commits": commits_json(&status.commits.unwrap_or_default()),
         "disk_low": status.disk_low.map(|low| json!({
             "free": low.free,
             "reserve": low.reserve,
             "refuses_reports": low.refuses_reports,
         })),
+    })
+}
+
+fn commits_json(commits: &Commits) -> Value {
+    json!({
+        "running_ms": commits.running_ms,
+        "turns": commits.turns,
+        "turn_longest_us": commits.turn_longest_us,
+        "commits": commits.commits,
+        "rows": commits.rows,
+        "bytes": commits.bytes,
+        "syncs": commits.syncs,
+        "sync_longest_us": commits.sync_longest_us,
     })
 }
 
@@ -282,6 +331,8 @@ fn crawl_json(crawl: &CrawlStatus) -> Value {
         "reports_already": crawl.reports_already,
         "reports_stale": crawl.reports_stale,
         "leases_expired": crawl.leases_expired,
+        "leases_recovered": crawl.leases_recovered,
+        "leases_kept": crawl.leases_kept,
         "troubles": troubles.collect::<Vec<_>>(),
     })
 }

@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use trawl_proto::v1::{
     self, DrainReply, DrainRequest, ExportRequest, HostsReply, HostsRequest, PageRequest,
     QuarantineReply, QuarantineRequest, ReleaseReply, ReleaseRequest, StatusReply, StatusRequest,
-    SteerReply, SteerRequest, SubmitReply, SubmitRequest, WhyReply, WhyRequest, WorkersReply,
-    WorkersRequest,
+    SteerReply, SteerRequest, SubmitReply, SubmitRequest, WalkRequest, WhyReply, WhyRequest,
+    WorkersReply, WorkersRequest,
 };
 use trawl_shared::{
     VERSION,
@@ -19,10 +19,10 @@ use trawl_shared::{
 use super::{
     millis,
     pages::{self, Exports},
-    why,
+    walk, why,
 };
 use crate::{
-    crawl::{Crawls, HostView, Inmates, Submission},
+    crawl::{Crawls, HostView, Inmates, Submission, Tally},
     frontier::{CrawlStatus, Release},
     store::rows::{Finish, Wish},
     workers::{WorkerState, WorkerStatus},
@@ -87,6 +87,7 @@ impl v1::control_server::Control for ControlApi {
                 reserve: low.reserve,
                 refuses_reports: low.refuses_reports,
             }),
+            commits: Some(commits(&overview.tally)),
         }))
     }
 
@@ -158,6 +159,7 @@ impl v1::control_server::Control for ControlApi {
                 detail: inmate.detail,
                 depth: inmate.depth,
                 attempts: inmate.attempts,
+                worker: inmate.worker,
             });
         }
         Ok(Response::new(QuarantineReply { urls, next }))
@@ -203,6 +205,15 @@ impl v1::control_server::Control for ControlApi {
         let ExportRequest { crawl, format } = request.into_inner();
         let crawl = self.crawls.pages(some(crawl)).await??;
         Ok(Response::new(self.exports.start(crawl, &format)?))
+    }
+
+    type WalkStream = walk::WalkStream;
+
+    async fn walk(&self, _: Request<WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
+        let walking = self.crawls.walk().await?.ok_or_else(|| {
+            Status::resource_exhausted("another walk through the store is under way; try again")
+        })?;
+        Ok(Response::new(walk::stream(walking)))
     }
 }
 
@@ -261,6 +272,20 @@ fn host_status(HostView { host, due }: HostView) -> v1::HostStatus {
     }
 }
 
+fn commits(tally: &Tally) -> v1::Commits {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    v1::Commits {
+        running_ms: millis(tally.running()),
+        turns: tally.turns,
+        turn_longest_us: micros(tally.turn_longest),
+        commits: tally.written.batches,
+        rows: tally.written.rows,
+        bytes: tally.written.bytes,
+        syncs: tally.syncs,
+        sync_longest_us: micros(tally.sync_longest),
+    }
+}
+
 fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {
     let (state, reason) = match (status.finish, status.wish) {
         (Finish::Running, Wish::Run) => ("running", ""),
@@ -292,6 +317,8 @@ fn crawl_status(status: CrawlStatus) -> v1::CrawlStatus {
         reports_already: status.reports_already,
         reports_stale: status.reports_stale,
         leases_expired: status.leases_expired,
+        leases_recovered: status.leases_recovered,
+        leases_kept: status.leases_kept,
         troubles: status
             .troubles
             .into_iter()

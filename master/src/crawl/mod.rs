@@ -10,25 +10,32 @@
 mod ask;
 mod disk;
 mod operate;
+mod tally;
+mod walk;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use trawl_shared::{
     lease::{Token, Verdict},
+    sabotage::{self, Fault},
     units::Size,
 };
 
 use self::ask::{About, Heard, MAILBOX, Question, To};
 pub use self::ask::{
     AccountView, AskError, Crawls, Delivery, HostView, Inmates, Mailbox, NoCrawl, NotSubmitted,
-    Overview, Records, Renewal, Submission, Welcome,
+    Overview, Records, Renewal, Submission, Walking, Welcome,
 };
 pub use self::disk::{DiskLow, DiskWatch, Look, Space};
+pub use self::tally::Tally;
 use crate::{
     frontier::{
-        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome,
+        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome, Piece,
     },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError},
@@ -95,6 +102,9 @@ pub struct Owner<S> {
     clock: Clock,
     leases: Vec<Waiting<LeaseRequest, Heard<Vec<Batch>>>>,
     statuses: Vec<Waiting<Option<String>, About<Overview>>>,
+    tally: Tally,
+    /// Where the pieces of the walk under way go.
+    walker: Option<mpsc::Sender<Piece>>,
 }
 
 /// A question that is answered when something has happened, or at a time.
@@ -146,6 +156,8 @@ impl<S: Store> Owner<S> {
             clock: Clock::start(now),
             leases: Vec::new(),
             statuses: Vec::new(),
+            tally: Tally::start(),
+            walker: None,
         }
     }
 
@@ -164,9 +176,14 @@ impl<S: Store> Owner<S> {
         mut mailbox: Mailbox,
         stop: CancellationToken,
     ) -> Result<(), CrawlError> {
+        let held = self.frontier.held();
+        let (leases, urls) =
+            held.values().fold((0, 0), |all, worker| (all.0 + worker.0, all.1 + worker.1));
+        tracing::info!(start = self.frontier.epoch(), leases, urls, "leases found are kept");
         let mut next = Instant::now();
         loop {
             let first = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 question = mailbox.0.recv() => match question {
                     Some(question) => Some(question),
@@ -191,18 +208,31 @@ impl<S: Store> Owner<S> {
                 self.handle(question, &mut answers)?;
             }
             if heard_all {
-                self.frontier.expire(asked_until)?;
+                let expired = self.frontier.expire(asked_until)?;
+                if expired > 0 {
+                    tracing::info!(expired, "leases ran out; what is left of them waits again");
+                }
             }
             self.finish_turn(answers)?;
+            self.tally.note_turn(began, self.frontier.written());
+            if self.tally.is_due() {
+                self.tally.log(&self.frontier.status(None));
+            }
             let rest = began.elapsed() * REST_FACTOR;
             next = Instant::now() + rest.clamp(REST.0, REST.1);
         }
         self.frontier.checkpoint(self.clock.now())?;
-        self.finish_turn(Vec::new())
+        self.finish_turn(Vec::new())?;
+        self.tally.log(&self.frontier.status(None));
+        Ok(())
     }
 
     /// When the next turn is due without a question.
     fn next_turn(&self) -> Instant {
+        if self.walker.is_some() {
+            // A walk goes on turn by turn.
+            return Instant::now();
+        }
         let idle = self.clock.now() + IDLE_TURN;
         let waits = self.leases.iter().map(|waiting| waiting.until);
         let waits = waits.chain(self.statuses.iter().map(|waiting| waiting.until));
@@ -320,6 +350,11 @@ impl<S: Store> Owner<S> {
         now: Moment,
     ) -> Result<Verdict, CrawlError> {
         let Delivery { report, records } = delivery;
+        if sabotage::is(Fault::StoreUnjudged)
+            && let Some(records) = &records
+        {
+            self.put_away(report.at.crawl, records)?;
+        }
         let ticket = match self.frontier.judge(worker, report.token, report.at, &report.id)? {
             Judgement::Apply(ticket) => ticket,
             Judgement::Already => return Ok(Verdict::Already),
@@ -381,7 +416,12 @@ impl<S: Store> Owner<S> {
         self.commit_all(now)?;
         self.lend(now, &mut answers)?;
         self.frontier.commit(now)?;
-        self.frontier.sync()?;
+        if !sabotage::is(Fault::AnswerBeforeSync) {
+            let began = Instant::now();
+            self.frontier.sync()?;
+            self.tally.note_sync(began);
+        }
+        self.walk_on()?;
         self.tell_status(now);
         for answer in answers {
             // What nobody has received is not lost with anybody. The next turn writes it.

@@ -100,6 +100,10 @@ impl<S: Store> Owner<S> {
                 };
                 later(answers, answer, released);
             }
+            OperatorQuestion::Walk { answer } => {
+                let walking = self.begin_walk();
+                later(answers, answer, walking);
+            }
         }
         Ok(())
     }
@@ -280,7 +284,7 @@ impl<S: Store> Owner<S> {
         }
         let instance = self.frontier.instance().to_owned();
         let (crawls, disk_low) = (self.frontier.status(name), self.disk.low());
-        Ok(Overview { crawls, working, idle, instance, disk_low })
+        Ok(Overview { crawls, working, idle, instance, disk_low, tally: self.tally })
     }
 }
 

@@ -11,6 +11,18 @@ use crate::store::{Batch, Store, StoreError, rows::decode};
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     staged: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    written: Written,
+}
+
+/// What was written to the store, since the frontier was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Atomic batches.
+    pub batches: u64,
+    /// Rows in them, those that they removed included.
+    pub rows: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
 }
 
 impl Changes {
@@ -59,6 +71,17 @@ impl Changes {
     pub(super) fn take(&mut self) -> Batch {
         let mut batch: Batch = self.staged.drain().collect();
         batch.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let bytes = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+            (key.len() + value.as_ref().map_or(0, Vec::len)) as u64
+        };
+        self.written.batches += 1;
+        self.written.rows += batch.len() as u64;
+        self.written.bytes += batch.iter().map(bytes).sum::<u64>();
         batch
+    }
+
+    /// All that was taken so far.
+    pub(super) fn written(&self) -> Written {
+        self.written
     }
 }

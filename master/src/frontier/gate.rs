@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use trawl_shared::sabotage::{self, Fault};
+
 use super::{Frontier, Host, Moment};
 use crate::store::{
     Store, StoreError,
@@ -35,6 +37,7 @@ impl<S: Store> Frontier<S> {
             Entry::Occupied(gate) => gate.into_mut(),
             Entry::Vacant(place) => {
                 let row: Option<GateRow> = self.changes.get(&self.store, &keys::gate(at.host))?;
+                let row = row.filter(|_| !sabotage::is(Fault::ForgetVisits));
                 let freed_at = row.map(|row| Moment(row.freed_at));
                 place.insert(Gate { freed_at, ..Gate::default() })
             }

@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use trawl_shared::{lease::Token, outcome::Class, url::UrlId};
+use trawl_shared::{
+    lease::Token,
+    outcome::Class,
+    sabotage::{self, Fault},
+    url::UrlId,
+};
 
 use super::{Frontier, FrontierError, Lease, Moment};
 use crate::store::{
@@ -73,7 +78,9 @@ impl<S: Store> Frontier<S> {
         };
         let leases = self.leases.iter();
         let leases = leases.filter(|(_, lease)| &*lease.worker == worker && unwanted(lease));
-        leases.map(|(token, _)| *token).collect()
+        let mut recalled: Vec<Token> = leases.map(|(token, _)| *token).collect();
+        recalled.sort_unstable();
+        recalled
     }
 
     /// What workers hold: leases, and URLs in them.
@@ -115,6 +122,9 @@ impl<S: Store> Frontier<S> {
     /// If the store fails.
     pub fn expire(&mut self, now: Moment) -> Result<u64, FrontierError> {
         let mut expired = 0;
+        if sabotage::is(Fault::KeepExpired) {
+            return Ok(expired);
+        }
         while let Some((deadline, token)) = self.deadlines.first().copied()
             && deadline <= now
         {
@@ -194,8 +204,11 @@ impl<S: Store> Frontier<S> {
         let Some(host_key) = self.hosts.get(&at).map(|host| host.row.key.clone()) else {
             return Ok(());
         };
-        let detail =
+        let mut detail =
             format!("{} leases ran out with it, the last one held by worker {worker}", row.losses);
+        if !row.last_error.is_empty() {
+            detail += &format!("; before that: {}", row.last_error);
+        }
         let url = format!("{host_key}{}", row.path);
         let ended = EndedRow {
             token: 0,
@@ -207,6 +220,7 @@ impl<S: Store> Frontier<S> {
             via_host: row.via_host,
             depth: u32::from(slot.depth),
             hops: row.hops,
+            worker: worker.to_owned(),
         };
         let id = UrlId::of(&url);
         self.changes.put_bytes(keys::quarantined(at, &id), Vec::new());

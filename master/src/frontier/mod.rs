@@ -8,7 +8,7 @@
 //! In reading order: `admit` takes URLs in, `gate` says when a host may be visited,
 //! `schedule` lends due hosts' URLs to workers, `lease` takes them back, `report`
 //! ends them; `steer` and `quarantine` are for people to step in, `status` and
-//! `why` tell them how things stand.
+//! `why` tell them how things stand, `walk` hands out all of it.
 //!
 //! In memory are only hosts that have something queued or lent, and leases; both
 //! are rebuilt from the store by [`Frontier::open`].
@@ -18,12 +18,13 @@ mod changes;
 mod gate;
 mod lease;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 mod quarantine;
 mod report;
 mod schedule;
 mod status;
 mod steer;
+mod walk;
 mod why;
 
 use std::{
@@ -33,16 +34,19 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::admit::StoredSpec;
 pub use self::{
     admit::{Offer, Submitted},
+    changes::Written,
     lease::HandBack,
     quarantine::{Quarantined, Release, Released},
     report::{Judgement, Outcome, Report, Ticket},
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, HostStatus, Specification, Trouble},
+    walk::Piece,
     why::{Account, Holder, State, Via},
 };
-use self::{changes::Changes, gate::Gate};
+use self::{changes::Changes, gate::Gate, walk::Walk};
 use crate::{
     pages::Committed,
     store::{
@@ -52,7 +56,13 @@ use crate::{
     },
 };
 use trawl_shared::{
-    known::Known, lease::Token, outcome::Class, scope::Scope, spec::CrawlSpec, url::CANON_VERSION,
+    known::Known,
+    lease::Token,
+    outcome::Class,
+    sabotage::{self, Fault},
+    scope::Scope,
+    spec::CrawlSpec,
+    url::CANON_VERSION,
 };
 
 /// A point on the master's own clock: milliseconds that it has been running since
@@ -137,6 +147,7 @@ pub struct Frontier<S> {
     known: Known,
     leases: HashMap<Token, Lease>,
     deadlines: BTreeSet<(Moment, Token)>,
+    walk: Option<Walk>,
 }
 
 /// A crawl in memory.
@@ -224,6 +235,7 @@ impl<S: Store> Frontier<S> {
             known: Known::new(limits.known_urls),
             leases: HashMap::new(),
             deadlines: BTreeSet::new(),
+            walk: None,
             limits,
             meta,
         };
@@ -276,6 +288,10 @@ impl<S: Store> Frontier<S> {
             let host = self.load_host(at)?;
             host.leased.extend(open.iter().map(|slot| (*slot, token)));
             host.suspect_out |= suspect;
+            if let Some(crawl) = self.crawls.get_mut(&at.crawl) {
+                crawl.row.leases_kept += 1;
+                crawl.dirty = true;
+            }
             self.take_host(at);
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
@@ -347,7 +363,16 @@ impl<S: Store> Frontier<S> {
         }
         self.meta.clock = now.0;
         self.changes.put(keys::META.to_vec(), &self.meta);
-        self.store.apply(self.changes.take())?;
+        let mut batch = self.changes.take();
+        if let Some(walk) = &mut self.walk {
+            walk.note(&batch);
+        }
+        if sabotage::is(Fault::SplitCommit) {
+            let counts = batch.extract_if(.., |(key, _)| key.starts_with(keys::CRAWLS.0));
+            let counts = counts.collect();
+            self.store.apply(std::mem::replace(&mut batch, counts))?;
+        }
+        self.store.apply(batch)?;
         Ok(())
     }
 
@@ -386,6 +411,11 @@ impl<S: Store> Frontier<S> {
     /// If the store fails; the master must stop then.
     pub fn sync(&mut self) -> Result<(), FrontierError> {
         Ok(self.store.sync()?)
+    }
+
+    /// What was written since it was opened.
+    pub fn written(&self) -> Written {
+        self.changes.written()
     }
 
     /// The store, with what was committed.

@@ -7,6 +7,7 @@ use trawl_shared::{
     backoff,
     lease::{Token, Verdict},
     outcome::{Class, FailureKind},
+    sabotage::{self, Fault},
     untrusted::CHARS_MAX,
     url::UrlId,
     warc::Lengths,
@@ -146,6 +147,9 @@ impl<S: Store> Frontier<S> {
                     Judgement::Stale
                 }
             }
+            Some(_) if sabotage::is(Fault::TakeStale) => {
+                Judgement::Apply(Ticket { slot, row, lent: true })
+            }
             Some(_) => Judgement::Stale,
             None if row.last_token != token.0 => Judgement::Stale,
             None if row.last_applied => Judgement::Already,
@@ -281,11 +285,12 @@ impl<S: Store> Frontier<S> {
             return;
         };
         row.failures += 1;
-        let attempts = row.failures + row.losses;
+        // Tries that were lost with their worker are not the host's fault; they have a
+        // limit of their own.
         let spec = &crawl.spec;
-        if failure.kind.is_transient() && attempts < spec.attempts {
+        if failure.kind.is_transient() && row.failures < spec.attempts {
             let wait = backoff::wait(
-                attempts,
+                row.failures,
                 spec.retry_wait.duration(),
                 spec.retry_wait_max.duration(),
                 chance,
@@ -295,6 +300,7 @@ impl<S: Store> Frontier<S> {
             let later = Slot { due: due.0.max(1), ..slot };
             row.last_token = token.0;
             row.last_applied = true;
+            row.last_error = failure.detail;
             crawl.row.retries += 1;
             self.changes.remove(keys::queue(at, slot));
             self.changes.put(keys::queue(at, later), &row);
@@ -315,7 +321,8 @@ impl<S: Store> Frontier<S> {
             via_host: row.via_host,
             depth: u32::from(slot.depth),
             hops: row.hops,
-            attempts,
+            attempts: row.failures + row.losses,
+            worker: String::new(),
         };
         self.end_without_answer(at, id, slot, &url, class, ended);
     }

@@ -279,6 +279,7 @@ impl<S: Store> Frontier<S> {
             crawl.busy_hosts += u64::from(host.leased.is_empty());
             crawl.row.queued -= count.min(crawl.row.queued);
             crawl.row.leased += count;
+            crawl.row.leases_recovered += u64::from(look.suspect);
             crawl.dirty = true;
             host.row.queued -= count.min(host.row.queued);
             self.touched.insert(at);
@@ -339,6 +340,7 @@ impl<S: Store> Frontier<S> {
                 depth: u32::from(slot.depth),
                 hops: row.hops,
                 token: 0,
+                worker: String::new(),
             };
             self.changes.remove(key);
             self.changes.put(keys::url(at, &id), &UrlRow { state: Some(UrlState::Ended(ended)) });

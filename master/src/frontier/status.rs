@@ -65,6 +65,10 @@ pub struct CrawlStatus {
     pub reports_stale: u64,
     /// Leases that ran out.
     pub leases_expired: u64,
+    /// Leases of URLs that an earlier lease was lost with.
+    pub leases_recovered: u64,
+    /// Leases that a start of the master found, and kept.
+    pub leases_kept: u64,
     /// The newest failures, newest first.
     pub troubles: Vec<Trouble>,
     /// What people want of it.
@@ -208,6 +212,8 @@ impl Crawl {
             reports_already: row.reports_already,
             reports_stale: row.reports_stale,
             leases_expired: row.leases_expired,
+            leases_recovered: row.leases_recovered,
+            leases_kept: row.leases_kept,
             troubles: self.troubles.iter().cloned().collect(),
             wish: Wish::try_from(row.wish).unwrap_or(Wish::Run),
             stored_bytes: row.stored_bytes,

@@ -97,6 +97,12 @@ pub struct CrawlRow {
     /// Bytes of its pages' records.
     #[prost(uint64, tag = "22")]
     pub stored_bytes: u64,
+    /// Leases of URLs that an earlier lease was lost with.
+    #[prost(uint64, tag = "23")]
+    pub leases_recovered: u64,
+    /// Leases that a start of the master found, and kept.
+    #[prost(uint64, tag = "24")]
+    pub leases_kept: u64,
 }
 
 /// What people want of a crawl.
@@ -177,6 +183,9 @@ pub struct QueueRow {
     /// The number of the host of the page it was found on; 0 for a seed.
     #[prost(uint32, tag = "8")]
     pub via_host: u32,
+    /// What the last failure said; empty if there was none.
+    #[prost(string, tag = "9")]
+    pub last_error: String,
 }
 
 /// What the visited set knows of a URL.
@@ -255,6 +264,9 @@ pub struct EndedRow {
     /// Redirects followed to come here.
     #[prost(uint32, tag = "9")]
     pub hops: u32,
+    /// Of a URL in quarantine, the worker that was lost with it last.
+    #[prost(string, tag = "10")]
+    pub worker: String,
 }
 
 /// A lease: what was lent to whom. Written once when it is granted and removed

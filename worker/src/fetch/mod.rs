@@ -25,7 +25,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ::http::{HeaderMap, Version, header::RETRY_AFTER};
+use ::http::{
+    HeaderMap, Version,
+    header::{DATE, RETRY_AFTER},
+};
 use bytes::Bytes;
 use jiff::Timestamp;
 use trawl_shared::{page::Truncated, url::CrawlUrl};
@@ -94,15 +97,19 @@ pub struct Page {
 }
 
 /// How long the host asks us to wait: the Retry-After header, in seconds or as a
-/// date, at most a day. A date that is past asks for no wait.
+/// date, at most a day. A date is taken by the clock that the host wrote it by, which
+/// its Date header tells; by `now` where there is none. One that is past asks for no
+/// wait.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // Only a number that is far too long cannot be read.
         text.parse().map_or(WAIT_MAX, Duration::from_secs)
     } else {
-        let until = httpdate::parse_http_date(text).ok()?;
-        until.duration_since(SystemTime::try_from(now).ok()?).unwrap_or_default()
+        let date = |text: &str| httpdate::parse_http_date(text).ok();
+        let its_now = headers.get(DATE).and_then(|value| value.to_str().ok()).and_then(date);
+        let now = its_now.or_else(|| SystemTime::try_from(now).ok())?;
+        date(text)?.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(WAIT_MAX))
 }
@@ -138,5 +145,11 @@ mod tests {
             assert_eq!(wait(text), secs, "{text:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        let fast_clock = [
+            (DATE, "Tue, 24 Nov 2026 12:00:00 GMT".parse().unwrap()),
+            (RETRY_AFTER, "Tue, 24 Nov 2026 12:00:10 GMT".parse().unwrap()),
+        ];
+        let wait = retry_after(&HeaderMap::from_iter(fast_clock), now);
+        assert_eq!(wait, Some(Duration::from_secs(10)), "by the clock of who says so");
     }
 }
