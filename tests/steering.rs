@@ -146,6 +146,7 @@ async fn what_programs_are_told() {
 
     let status = cluster.told("status", []).await;
     assert_eq!(keys(&status), ["commits", "crawls", "disk_low", "instance", "version", "workers"]);
+    assert_eq!(status["disk_low"], json!(null));
     assert_eq!(status["workers"], json!({"idle": 1, "working": 0}));
     assert_eq!(status["instance"].as_str().unwrap().len(), 32);
     let commits = [

@@ -127,11 +127,22 @@ impl SmallDisk {
     /// Takes all its space but these bytes with a file of its own.
     pub fn fill(&self, left: u64) {
         let ballast = File::create(self.ballast()).unwrap();
-        let bytes = self.free().saturating_sub(left);
-        #[expect(unsafe_code, reason = "the standard library cannot take space for a file")]
-        // SAFETY: the call touches no memory.
-        let done = unsafe { libc::posix_fallocate(ballast.as_raw_fd(), 0, bytes as i64) };
-        assert_eq!(done, 0, "the disk cannot be filled: {}", io::Error::from_raw_os_error(done));
+        // Others write meanwhile, so that there may be less than there was a moment ago.
+        for _ in 0..1_000 {
+            let bytes = self.free().saturating_sub(left);
+            if bytes == 0 {
+                return;
+            }
+            #[expect(unsafe_code, reason = "the standard library cannot take space for a file")]
+            // SAFETY: the call touches no memory.
+            let done = unsafe { libc::posix_fallocate(ballast.as_raw_fd(), 0, bytes as i64) };
+            match done {
+                0 => return,
+                libc::ENOSPC => {}
+                error => panic!("cannot fill: {}", io::Error::from_raw_os_error(error)),
+            }
+        }
+        panic!("the disk cannot be filled");
     }
 
     /// Gives back what [`SmallDisk::fill`] took.
