@@ -149,6 +149,7 @@ async fn workers_go_on_after_the_power_was_cut_at_their_master() {
     for visits in [30, 70, 110, 150, 190, 230] {
         sites[0].visited(visits).await;
         told = cluster.crawl("c").await["outcomes"]["ok"].as_u64().unwrap_or(told);
+        cluster.master().freeze();
         disk.cut();
         cluster.kill_master().await;
         disk.restore();
@@ -181,6 +182,7 @@ async fn a_crawl_of_one_process_goes_on_after_a_power_cut() {
     for visits in [60, 120, 180] {
         let running = crawl.start();
         sites[0].visited(visits).await;
+        running.freeze();
         disk.cut();
         running.kill().await;
         disk.restore();

@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+use std::io::Write;
+
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use harness::{Answer, Cluster, Duration, Running, Site, Web, ms, secs};
 use tonic::{
     Code, Status,
@@ -322,6 +325,41 @@ async fn a_page_whose_records_are_none_is_tried_again() {
     let pages = cluster.pages("c").await;
     assert_eq!(pages.urls(), ["/", "/a", "/b"].map(|path| site.url(path)));
     assert_eq!(pages.of(&site.url("/")).attempt, 2);
+}
+
+#[tokio::test]
+async fn whole_gzip_members_that_are_no_records_of_the_page_are_not_stored() {
+    let member = |text: &str| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let record = |kind: &str, url: &str| {
+        member(&format!(
+            "WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Date: 2026\r\n\
+             WARC-Target-URI: {url}\r\nContent-Length: 0\r\n\r\n\r\n\r\n"
+        ))
+    };
+    type Members<'a> = &'a dyn Fn(&str) -> [Vec<u8>; 3];
+    let of_another_url: Members<'_> =
+        &|url| ["response", "request", "metadata"].map(|kind| record(kind, &format!("{url}x")));
+    let of_other_kinds: Members<'_> =
+        &|url| ["metadata", "request", "response"].map(|kind| record(kind, url));
+    let of_no_kind: Members<'_> = &|_| ["these are", "no records", "at all, only gzip"].map(member);
+    for members in [of_another_url, of_other_kinds, of_no_kind] {
+        let cluster = Cluster::start(LEASE).await;
+        let mut foreign = Foreign::join(&cluster, "foreign").await;
+        let (site, batch) = held(&cluster, &mut foreign).await;
+        let members = members(&batch.urls[0].url);
+        let lengths = [0, 1, 2].map(|index| members[index].len() as u64);
+        let report = answer(&batch, lengths, members.concat());
+        assert_eq!(foreign.report(report).await, Verdict::Applied);
+        let _worker = cluster.worker("w").start();
+        cluster.complete().await;
+        let pages = cluster.pages("c").await;
+        assert_eq!(pages.urls(), ["/", "/a", "/b"].map(|path| site.url(path)));
+        assert_eq!(pages.of(&site.url("/")).attempt, 2);
+    }
 }
 
 #[tokio::test]

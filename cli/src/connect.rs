@@ -14,7 +14,7 @@ use std::{
     error::Error,
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,13 +24,17 @@ use std::{
 
 use clap::Args;
 use http::{HeaderValue, Request, Uri, header::AUTHORIZATION};
-use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, dns::Name},
+    rt::TokioIo,
+};
 use tonic::{
     Status,
     body::Body,
     transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use trawl_master::socket;
 use trawl_proto::{MESSAGE_BYTES_MAX, v1::control_client::ControlClient};
 use trawl_shared::{
     VERSION,
@@ -131,9 +135,7 @@ impl MasterArgs {
     /// # Errors
     /// As [`MasterArgs::channel`].
     pub(crate) fn control(&self) -> Result<Control, Failure> {
-        Ok(ControlClient::new(self.channel()?)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+        Ok(control(self.channel()?))
     }
 }
 
@@ -169,12 +171,38 @@ pub(crate) fn channel(url: &str, credentials: &Credentials) -> Result<Channel, F
     connector.set_nodelay(true);
     connector.set_tcp_user_timeout(Some(UNRECEIVED_MAX));
     let wire = endpoint.connect_with_connector_lazy(connector);
-    let faults = Arc::new(Faults {
-        is_tls,
-        has_certificate: credentials.cert.is_some(),
-        was_reached: AtomicBool::new(false),
+    let has_certificate = credentials.cert.is_some();
+    let faults = Faults { is_tls, has_certificate, was_reached: AtomicBool::new(false) };
+    Ok(explained(wire, authorization, faults))
+}
+
+/// Operators' calls to the process that uses a data directory, through its socket.
+pub(crate) fn local_control(data: &Path) -> Control {
+    let data = Arc::new(data.to_owned());
+    let connector = service_fn(move |_: Uri| {
+        let data = Arc::clone(&data);
+        async move { socket::connect(&data).await.map(TokioIo::new) }
     });
-    Ok(BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
+    let wire = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+    let faults =
+        Faults { is_tls: false, has_certificate: false, was_reached: AtomicBool::new(true) };
+    control(explained(wire, None, faults))
+}
+
+fn control(channel: Channel) -> Control {
+    ControlClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A channel over `wire` that shows what is asked for, and says why a call failed.
+fn explained(
+    wire: tonic::transport::Channel,
+    authorization: Option<HeaderValue>,
+    faults: Faults,
+) -> Channel {
+    let faults = Arc::new(faults);
+    BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         if let Some(value) = &authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
@@ -192,7 +220,7 @@ pub(crate) fn channel(url: &str, credentials: &Credentials) -> Result<Channel, F
                 Err(error) => Err(faults.explain(&error)),
             }
         }
-    })))
+    }))
 }
 
 impl Credentials {

@@ -93,9 +93,15 @@ async fn crawl(
     let signal = shutdown::on_signal()?;
     let data = config.data.clone();
     let mut master = Master::start(config)?;
+    let local = master.serve_local().map(tokio::spawn);
     let ended = crawl_on(&mut master, worker, request, &data, &signal).await;
     // If a store failed, that is the reason for whatever else went wrong.
-    master.stop().await?;
+    let stopped = master.stop().await;
+    if let Some(local) = local {
+        // It lets calls under way end; what becomes of it is nobody's concern.
+        let _ = local.await;
+    }
+    stopped?;
     let (rest, status) = ended?;
     Ok(conclude(&rest, &status, &data))
 }

@@ -22,8 +22,8 @@ pub(crate) enum Exit {
     DiskFull = 5,
     /// The master is away, or does not let us in.
     Master = 6,
-    /// The selftest has found something wrong.
-    Selftest = 7,
+    /// A check has found something wrong.
+    Wrong = 7,
     /// Stopped by a signal.
     Interrupted = EXIT_INTERRUPTED as isize,
 }

@@ -16,7 +16,6 @@ use trawl_proto::v1::{ExportPart, ExportRequest, export_part::Part};
 use trawl_shared::{shutdown, units::Size};
 
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     operate::Operator,
     render::counted,
@@ -58,12 +57,12 @@ enum FormatOption {
 pub(crate) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     let crawl = args.source.crawl.as_deref();
     let format = Format::from(args.format);
-    let done = match args.source.open()? {
-        Source::Archive(archive) => from_archive(&archive, crawl, format, &args.out),
-        Source::Master(master) => {
-            runtime()?.block_on(from_master(&master, crawl, format, &args.out))
+    let done = runtime()?.block_on(async {
+        match args.source.open().await? {
+            Source::Archive(archive) => from_archive(&archive, crawl, format, &args.out),
+            Source::Master(master) => from_master(&master, crawl, format, &args.out).await,
         }
-    };
+    });
     tell(&done?, &args.out)?;
     Ok(Exit::Done)
 }
@@ -85,7 +84,7 @@ fn from_archive(
 }
 
 async fn from_master(
-    master: &MasterArgs,
+    master: &Operator,
     crawl: Option<&str>,
     format: Format,
     out: &Path,
@@ -97,7 +96,6 @@ async fn from_master(
             out.display()
         )));
     }
-    let master = &Operator::new(master)?;
     let signal = shutdown::on_signal()?;
     let crawl = crawl.unwrap_or_default().to_owned();
     let request = ExportRequest { crawl, format: format.to_string() };

@@ -4,16 +4,20 @@
 mod certs;
 mod connect;
 mod crawl;
+mod data;
 mod exit;
 mod export;
 mod operate;
 mod options;
 mod page;
 mod render;
+mod repair;
 mod roles;
 mod selftest;
 mod source;
 mod tables;
+mod verify;
+mod walk;
 
 use std::{io::ErrorKind, process::ExitCode};
 
@@ -48,6 +52,16 @@ enum Command {
     Export(export::ExportArgs),
     /// Print a stored page
     Page(page::PageArgs),
+    /// Prove that a data directory is as it should be, also while it is in use: frontier,
+    /// counts and pages
+    Verify(verify::VerifyArgs),
+    /// Mend a data directory that nothing uses: the index from the pages, the counts from
+    /// the rows
+    Repair(repair::RepairArgs),
+    /// Write the frontier of a data directory to a file, also while it is in use
+    Dump(data::DumpArgs),
+    /// Make a data directory of a dump, and of the pages that belong to it
+    Load(data::LoadArgs),
     /// Make a small authority, and certificates for a master and its workers
     Certs(certs::CertsArgs),
     /// Make a token for a master and those who call it
@@ -69,6 +83,10 @@ fn main() -> ExitCode {
             Command::Operate(verb) => verb.run(),
             Command::Export(args) => export::export(&args),
             Command::Page(args) => page::page(&args),
+            Command::Verify(args) => verify::verify(&args),
+            Command::Repair(args) => repair::repair(&args),
+            Command::Dump(args) => data::dump(&args),
+            Command::Load(args) => data::load(&args),
             Command::Certs(args) => certs::certs(&args),
             Command::Token(args) => certs::token(&args),
             Command::Selftest(args) => selftest::selftest(&args),

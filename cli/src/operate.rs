@@ -19,7 +19,7 @@ pub(crate) use self::{
     workers::{DrainArgs, WorkersArgs},
 };
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::Subcommand;
 use tokio::time::timeout;
@@ -28,7 +28,7 @@ use trawl_proto::v1::Wish;
 use trawl_shared::{units::Span, untrusted::Untrusted};
 
 use crate::{
-    connect::{Control, MasterArgs},
+    connect::{Control, MasterArgs, local_control},
     exit::{Exit, Failure},
     roles::runtime,
 };
@@ -98,6 +98,11 @@ impl Operator {
     /// If the URL or a file of credentials cannot be used.
     pub(crate) fn new(master: &MasterArgs) -> Result<Self, Failure> {
         Ok(Self { control: master.control()?, url: master.master.clone() })
+    }
+
+    /// An operator of the process that uses a data directory.
+    pub(crate) fn local(data: &Path) -> Self {
+        Self { control: local_control(data), url: data.display().to_string() }
     }
 
     /// What the master answers.

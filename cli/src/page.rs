@@ -16,7 +16,6 @@ use trawl_shared::{
 };
 
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     operate::Operator,
     roles::runtime,
@@ -52,10 +51,12 @@ pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
     let url = CrawlUrl::parse(&args.url)
         .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(&args.url))))?;
     let crawl = args.source.crawl.as_deref();
-    let page = match args.source.open()? {
-        Source::Archive(archive) => from_archive(&archive, crawl, &url),
-        Source::Master(master) => runtime()?.block_on(from_master(&master, crawl, &url)),
-    }?;
+    let page = runtime()?.block_on(async {
+        match args.source.open().await? {
+            Source::Archive(archive) => from_archive(&archive, crawl, &url),
+            Source::Master(master) => from_master(&master, crawl, &url).await,
+        }
+    })?;
     let mut out = stdout().lock();
     match args.show {
         ShowOption::Body => {
@@ -98,11 +99,10 @@ fn absent(url: &CrawlUrl, why: &str) -> Failure {
 }
 
 async fn from_master(
-    master: &MasterArgs,
+    master: &Operator,
     crawl: Option<&str>,
     url: &CrawlUrl,
 ) -> Result<StoredPage, Failure> {
-    let master = &Operator::new(master)?;
     let crawl = crawl.unwrap_or_default().to_owned();
     let request = PageRequest { url: url.as_str().to_owned(), crawl };
     let parts = master.ask(async |mut control| control.page(request).await).await;

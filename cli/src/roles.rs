@@ -171,6 +171,7 @@ async fn serve(config: MasterConfig, listen: ListenConfig) -> Result<Exit, Failu
     let mut master = Master::start(config)?;
     let close = CancellationToken::new();
     let mut serving = tokio::spawn(master.serve(listener, close.clone())?);
+    let local = master.serve_local().map(tokio::spawn);
     tracing::info!(%url, data = %data.display(), "listening");
     render::say(&format!("listening on {url}, data in {}", data.display()));
 
@@ -188,6 +189,10 @@ async fn serve(config: MasterConfig, listen: ListenConfig) -> Result<Exit, Failu
     if !serving.is_finished() {
         // It waits for calls under way, but not for long.
         let _ = serving.await;
+    }
+    if let Some(local) = local {
+        // As above; its end is nobody's concern.
+        let _ = local.await;
     }
     stopped?;
     ended

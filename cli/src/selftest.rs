@@ -111,7 +111,7 @@ async fn run(args: &SelftestArgs) -> Result<Exit, Failure> {
     if args.keep {
         say(&format!("kept: {}", folder.path().display()));
     }
-    Ok(if verdict.is_passed() { Exit::Done } else { Exit::Selftest })
+    Ok(if verdict.is_passed() { Exit::Done } else { Exit::Wrong })
 }
 
 /// The export's name in the folder.
@@ -171,8 +171,8 @@ async fn attack_cluster(
     }
     attack.crawl_time = began.elapsed();
     cluster.export(&folder.join(EXPORT)).await?;
-    cluster.stop().await
-    // Here the data directory lies still, at `folder/data`, for whoever wants to look at it.
+    cluster.stop().await?;
+    cluster.verify().await
 }
 
 /// Does one thing to the cluster, and waits until that is made good.

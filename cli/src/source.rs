@@ -1,16 +1,19 @@
-//! Where stored pages are read: at a running master, or in a data directory that no
-//! master runs on.
+//! Where stored pages are read: in a data directory; or, if that is in use, at whoever
+//! uses it; or at a running master.
 
 #![allow(
     rustdoc::bare_urls,
     reason = "these comments are the help text, which shows them as they are"
 )]
 
-use std::{env, io, path::PathBuf};
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use tonic::Status;
-use trawl_master::archive::Archive;
+use trawl_master::{archive::Archive, data_dir::DataDirError, server::StartError, socket};
 
 use crate::{
     connect::{Credentials, MasterArgs},
@@ -27,7 +30,15 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) crawl: Option<String>,
 
-    /// The data directory of the crawl, while no master runs on it [default: trawl-data]
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// A data directory, or a master.
+#[derive(Args, Debug)]
+pub(crate) struct PlaceArgs {
+    /// The data directory of the crawl; if it is in use, whoever uses it is asked
+    /// [default: trawl-data]
     #[arg(long, value_name = "DIR", conflicts_with = "master")]
     data: Option<PathBuf>,
 
@@ -45,7 +56,7 @@ pub(crate) enum Source {
     /// In a data directory.
     Archive(Archive),
     /// At a master.
-    Master(MasterArgs),
+    Master(Operator),
 }
 
 /// Why what a master sent could not be received.
@@ -64,13 +75,23 @@ impl SourceArgs {
     ///
     /// # Errors
     /// If the data directory cannot be read.
-    pub(crate) fn open(&self) -> Result<Source, Failure> {
+    pub(crate) async fn open(&self) -> Result<Source, Failure> {
+        self.place.open().await
+    }
+}
+
+impl PlaceArgs {
+    /// What is to be read from.
+    ///
+    /// # Errors
+    /// If the data directory cannot be read.
+    pub(crate) async fn open(&self) -> Result<Source, Failure> {
         if let Some(master) = self.master(env::var(MASTER_VARIABLE).ok()) {
             let credentials = self.credentials.clone();
-            return Ok(Source::Master(MasterArgs { master, credentials }));
+            return Ok(Source::Master(Operator::new(&MasterArgs { master, credentials })?));
         }
         let data = self.data.clone().unwrap_or_else(|| "trawl-data".into());
-        Ok(Source::Archive(Archive::open(&data)?))
+        open(&data).await
     }
 
     /// The master that is meant, if one is. The command line wins over the environment.
@@ -80,6 +101,23 @@ impl SourceArgs {
             (None, Some(_)) => None,
             (None, None) => variable.filter(|url| !url.is_empty()),
         }
+    }
+}
+
+/// A data directory, or whoever uses it.
+///
+/// # Errors
+/// If it cannot be read, or is in use by a process that does not answer.
+pub(crate) async fn open(data: &Path) -> Result<Source, Failure> {
+    match Archive::open(data) {
+        Ok(archive) => Ok(Source::Archive(archive)),
+        Err(StartError::DataDir(in_use @ DataDirError::InUse { .. })) => {
+            // Such as an export, or a master that is just starting.
+            let listens = socket::connect(data).await;
+            listens.map_err(|_| Failure::from(StartError::DataDir(in_use)))?;
+            Ok(Source::Master(Operator::local(data)))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -122,7 +160,7 @@ mod tests {
 
     fn master(words: &[&str], variable: Option<&str>) -> Option<String> {
         let line = Line::try_parse_from([&["trawl"], words].concat()).unwrap();
-        line.source.master(variable.map(str::to_owned))
+        line.source.place.master(variable.map(str::to_owned))
     }
 
     #[test]

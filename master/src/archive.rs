@@ -14,7 +14,7 @@ use crate::{
     pages::{Committed, CrawlPages, PageStoreError, Place, ReadError, StoredPage},
     server::StartError,
     store::{
-        Store, StoreError,
+        Batch, Store, StoreError,
         keys::{self, HostRef},
         rows::{CrawlRow, MetaRow, UrlRow, UrlState, decode},
         sled::SledStore,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Bytes of the store's page cache; look-ups are few.
 const CACHE: Size = Size::mib(16);
+
+/// Rows that are handed out together.
+const WALK_ROWS: usize = 2_000;
 
 /// A data directory, opened to read.
 #[derive(Debug)]
@@ -155,6 +158,26 @@ impl Archive {
         let row = self.store.get(&keys::url(at, &url.id()))?;
         let row = row.map(|row| decode::<UrlRow>(&row)).transpose()?;
         Ok(row.and_then(|row| row.state))
+    }
+
+    /// The first rows of the store, or those after a key; none at the end.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn rows(&self, after: Option<&[u8]>) -> Result<Batch, StoreError> {
+        // The next key after one is the same with a zero behind it.
+        let from = after.map_or_else(|| keys::ALL.0.to_vec(), |key| [key, &[0]].concat());
+        let rows = self.store.range(&from, keys::ALL.1).take(WALK_ROWS);
+        rows.map(|row| row.map(|(key, value)| (key, Some(value)))).collect()
+    }
+
+    /// Names the data directory; empty if no master has got as far as to name it.
+    ///
+    /// # Errors
+    /// If the row cannot be read.
+    pub fn instance(&self) -> Result<String, StoreError> {
+        let meta: MetaRow = decode(&self.store.get(keys::META)?.unwrap_or_default())?;
+        Ok(meta.instance)
     }
 
     /// A place for temporary files.

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/format      the format number, and a line for people
 //! DIR/lock        locked by the process that uses the directory
+//! DIR/control.sock  where that process can be asked, see `socket`
 //! DIR/frontier/   the store
 //! DIR/pages/NAME/ the WARC segments of the crawl NAME
 //! DIR/tmp/        for temporary files, which have no names
@@ -118,6 +119,27 @@ impl DataDir {
         let dir = Self::lock(path)?;
         read_format(path)?;
         Ok(dir)
+    }
+
+    /// Takes an empty directory, or makes one, to fill it. It is no data directory before
+    /// [`DataDir::finish`]. None if there is something in it.
+    ///
+    /// # Errors
+    /// If it is in use, or cannot be written.
+    pub fn begin(path: &Path) -> Result<Option<Self>, DataDirError> {
+        fs::create_dir_all(path).map_err(|error| DataDirError::io(path, error))?;
+        if !is_empty(path)? {
+            return Ok(None);
+        }
+        Self::lock(path).map(Some)
+    }
+
+    /// Makes it a data directory: all that belongs to it is there, and durable.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(&self) -> Result<(), DataDirError> {
+        self.write_format().map_err(|error| DataDirError::io(&self.path, error))
     }
 
     /// Takes the lock, unless the format is one that is not to be touched. It is read

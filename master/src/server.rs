@@ -19,6 +19,7 @@ use crate::{
     data_dir::{DataDir, DataDirError},
     frontier::{Frontier, FrontierError, Limits},
     listen::{ListenError, Listener},
+    socket::Socket,
     store::{StoreError, sled::SledStore},
 };
 
@@ -84,6 +85,8 @@ pub struct Master {
     crawls: Crawls,
     report_room: Size,
     exports: Exports,
+    /// None if it could not be made, and once it is served.
+    socket: Option<Socket>,
     stop: CancellationToken,
     /// None once the end has been told.
     ended: Option<oneshot::Receiver<Result<(), CrawlError>>>,
@@ -91,7 +94,7 @@ pub struct Master {
 
 impl Master {
     /// Opens the data directory and starts the owner of the crawls on a thread of
-    /// its own, since its store blocks.
+    /// its own, since its store blocks. To be called on a runtime.
     ///
     /// # Errors
     /// If the data directory cannot be used.
@@ -101,6 +104,7 @@ impl Master {
         let store = SledStore::open(&data.frontier(), config.cache).map_err(FrontierError::from)?;
         let lease = config.limits.lease;
         let (frontier, now) = Frontier::open(store, config.limits, &new_instance())?;
+        let socket = local_socket(&data);
         let pages = PageSettings { directory: data.path().join("pages"), segment: config.segment };
         let (crawls, mailbox) = Crawls::mailbox(lease);
         let stop = CancellationToken::new();
@@ -118,7 +122,8 @@ impl Master {
             let _ = tell.send(result);
         };
         thread::Builder::new().name("crawls".into()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Self { crawls, report_room: config.report_room, exports, stop, ended: Some(ended) })
+        let report_room = config.report_room;
+        Ok(Self { crawls, report_room, exports, socket, stop, ended: Some(ended) })
     }
 
     /// The service for workers; over TCP, or called in process.
@@ -146,6 +151,15 @@ impl Master {
         stop: CancellationToken,
     ) -> Result<impl Future<Output = Result<(), ListenError>> + Send + use<>, ListenError> {
         listener.serve(self.worker_service(), self.control_service(), stop)
+    }
+
+    /// Listens on the data directory's socket. The future that comes of it, if there
+    /// is such a socket, serves operators until the master stops.
+    pub fn serve_local(
+        &mut self,
+    ) -> Option<impl Future<Output = Result<(), ListenError>> + Send + use<>> {
+        let socket = self.socket.take()?;
+        Some(socket.serve(self.control_service(), self.stop.clone()))
     }
 
     /// Returns when the master has ended, with the reason, which is told once.
@@ -176,6 +190,16 @@ impl Drop for Master {
     }
 }
 
+/// The data directory's own socket. A master does without it where there can be none.
+fn local_socket(data: &DataDir) -> Option<Socket> {
+    Socket::bind(data.path())
+        .inspect_err(|error| {
+            let data = data.path().display();
+            tracing::warn!(%error, %data, "no socket in the data directory: commands with --data cannot ask");
+        })
+        .ok()
+}
+
 /// Runs the owner on this thread until it is stopped.
 fn own(
     owner: Owner<SledStore>,
@@ -196,6 +220,6 @@ fn space(path: &Path) -> io::Result<Space> {
 }
 
 /// A name for a new data directory that no other has.
-fn new_instance() -> String {
+pub(crate) fn new_instance() -> String {
     format!("{:032x}", fastrand::u128(..))
 }

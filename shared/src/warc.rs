@@ -324,6 +324,23 @@ pub fn read_member(
     }
 }
 
+/// Bytes at the front of a gzip member that [`peek`] looks at: enough for the header of
+/// any record of ours.
+pub const PEEK_BYTES: usize = 4 * 1024;
+
+/// What a record is and which URL it is about, by the front of its gzip member. Its
+/// block and its checksum are not looked at.
+pub fn peek(member: &[u8]) -> Option<(RecordType, String)> {
+    let mut front = Vec::with_capacity(PEEK_BYTES);
+    let member = member.get(..PEEK_BYTES).unwrap_or(member);
+    Decompress::new_gzip(15).decompress_vec(member, &mut front, FlushDecompress::None).ok()?;
+    let rest = front.strip_prefix(VERSION.as_bytes())?.strip_prefix(b"\r\n")?;
+    let fields = str::from_utf8(split_head(rest)?.0).ok()?;
+    check_fields(fields).ok()?;
+    let kind = RecordType::parse(one(fields, "WARC-Type").ok()?)?;
+    Some((kind, one(fields, "WARC-Target-URI").ok()?.to_owned()))
+}
+
 impl<'a> Record<'a> {
     /// Reads one whole record.
     ///
@@ -435,6 +452,24 @@ mod tests {
         assert_eq!(record.block, b"any\r\n\r\nbytes\xff");
         assert_eq!(record.field("warc-target-uri"), Some("http://example.org/"));
         assert_eq!(record.field("WARC-Nothing"), None);
+    }
+
+    #[test]
+    fn the_front_of_a_member_tells_what_the_record_is() {
+        let mut writer = MemberWriter::gzip(1);
+        let mut member = Vec::new();
+        let large = record(&b"block ".repeat(100_000));
+        writer.write(&[&large], &mut member).unwrap();
+        let told = Some((RecordType::Metadata, "http://example.org/".to_owned()));
+        assert_eq!(peek(&member), told);
+        assert_eq!(peek(&member[..PEEK_BYTES.min(member.len())]), told);
+        assert_eq!(peek(&member[..20]), None);
+        for other in [&b"hello"[..], b"", b"WARC/1.1\r\nWARC-Type: metadata\r\n\r\n"] {
+            member.clear();
+            writer.write(&[other], &mut member).unwrap();
+            assert_eq!(peek(&member), None);
+        }
+        assert_eq!(peek(b"no gzip at all"), None);
     }
 
     #[test]

@@ -41,8 +41,10 @@ struct Mounted {
 const SHUTDOWN: libc::c_ulong = 0x8004_587d;
 static NO_LOG_FLUSH: u32 = 2;
 
-/// How long a file system may be busy after everything on it was killed.
+/// How long a file system may be busy after everything on it was killed, and how long others may
+/// hold it.
 const BUSY: Duration = ms(5_000);
+const HELD: Duration = ms(60_000);
 
 impl Disk {
     /// A new file system of this size.
@@ -73,9 +75,25 @@ impl Disk {
     }
 
     /// Mounts it again after a cut. Whoever had files open on it must have ended.
+    ///
+    /// # Panics
+    /// If something holds on to the file system that was cut off.
     pub fn restore(&self) {
         self.mounted.unmount().unwrap();
+        // Whoever made a mount namespace meanwhile has it there, too, and until that is gone it
+        // would be what is mounted again.
+        let mut waited = ms(0);
+        while self.is_attached() {
+            assert!(waited < HELD, "the disk is held by another mount namespace");
+            thread::sleep(ms(20));
+            waited += ms(20);
+        }
         self.mount();
+    }
+
+    fn is_attached(&self) -> bool {
+        let devices = Command::new("losetup").arg("--associated").arg(&self.image).output();
+        !devices.unwrap().stdout.is_empty()
     }
 
     fn mount(&self) {

@@ -102,7 +102,7 @@ impl Post {
 
     /// A host that no crash meets: from it copies of reports come, whatever has become of
     /// their worker, in its old session or in the one that it has now.
-    pub(crate) async fn deliver_copies(self) {
+    pub(crate) async fn deliver_copies(self) -> turmoil::Result {
         let mut client = WorkerClient::new(wire());
         loop {
             sleep(Duration::from_millis(100)).await;

@@ -245,10 +245,7 @@ impl World {
             sim.host(name.clone(), move || Rc::clone(&world).worker(name.clone()));
         }
         let post = self.post.clone();
-        sim.client("post", async {
-            post.deliver_copies().await;
-            Ok(())
-        });
+        sim.client("post", post.deliver_copies());
         let mut nemesis = Nemesis::new(Rc::clone(&self));
         let mut until = self.chaos + PATIENCE;
         let mut is_over = false;

@@ -116,9 +116,10 @@ impl Holdings {
     pub(crate) async fn let_go(&self, token: Token) {
         loop {
             let lost = self.lost.notified();
-            let Some(fence) = self.fence(token).filter(|fence| Instant::now() < *fence) else {
+            let Some(fence) = self.fence(token) else { return };
+            if !self.may_fetch(token, Instant::now()) {
                 return;
-            };
+            }
             // Renewals move the fence on meanwhile.
             tokio::select! { biased; () = lost => {}, () = sleep_until(fence) => {} }
         }

@@ -201,6 +201,13 @@ fn as_text(status: &StatusReply, name: &str, speeds: Option<&HashMap<String, Spe
     text
 }
 
+/// Why the master rests.
+fn resting(low: &DiskLow) -> String {
+    let (free, reserve) = (Size::bytes(low.free), Size::bytes(low.reserve));
+    let reports = if low.refuses_reports { "; workers keep their reports" } else { "" };
+    format!("resting: the disk has {free} left, the reserve is {reserve}{reports}")
+}
+
 /// What became of leases and reports otherwise than usual, in all of the crawls' time.
 fn leases(crawls: &[CrawlStatus]) -> String {
     let sum = |count: fn(&CrawlStatus) -> u64| crawls.iter().map(count).sum::<u64>();
@@ -230,13 +237,6 @@ fn written(commits: &Commits) -> String {
         counted(commits.syncs, "sync"),
         millis(commits.sync_longest_us),
     )
-}
-
-/// Why the master rests.
-fn resting(low: &DiskLow) -> String {
-    let (free, reserve) = (Size::bytes(low.free), Size::bytes(low.reserve));
-    let reports = if low.refuses_reports { "; workers keep their reports" } else { "" };
-    format!("resting: the disk has {free} left, the reserve is {reserve}{reports}")
 }
 
 /// The state, and why a crawl has finished.

@@ -153,6 +153,18 @@ impl Cluster {
         Err(format!("the export failed: {}", String::from_utf8_lossy(&output.stderr).trim()))
     }
 
+    /// Proves that what the master has left on the disk is as it should be.
+    pub(super) async fn verify(&self) -> Result<(), Broken> {
+        let mut command = command(&self.program);
+        command.arg("verify").arg("--data").arg(self.folder.join("data"));
+        let output = command.output().await.map_err(|error| said("verify", &error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = [output.stdout, output.stderr].concat();
+        Err(format!("the data directory is wrong: {}", String::from_utf8_lossy(&text).trim()))
+    }
+
     /// `kill -9` to the master, and a new one. Returns how long it took from then until it
     /// answered.
     pub(super) async fn kill_master(&mut self) -> Result<Duration, Broken> {
@@ -182,7 +194,7 @@ impl Cluster {
     }
 
     /// Stops all of it cleanly.
-    pub(super) async fn stop(mut self) -> Result<(), Broken> {
+    pub(super) async fn stop(&mut self) -> Result<(), Broken> {
         for worker in &mut self.workers {
             worker.stop().await?;
         }

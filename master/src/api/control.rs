@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use trawl_proto::v1::{
     self, DrainReply, DrainRequest, ExportRequest, HostsReply, HostsRequest, PageRequest,
     QuarantineReply, QuarantineRequest, ReleaseReply, ReleaseRequest, StatusReply, StatusRequest,
-    SteerReply, SteerRequest, SubmitReply, SubmitRequest, WhyReply, WhyRequest, WorkersReply,
-    WorkersRequest,
+    SteerReply, SteerRequest, SubmitReply, SubmitRequest, WalkRequest, WhyReply, WhyRequest,
+    WorkersReply, WorkersRequest,
 };
 use trawl_shared::{
     VERSION,
@@ -19,7 +19,7 @@ use trawl_shared::{
 use super::{
     millis,
     pages::{self, Exports},
-    why,
+    walk, why,
 };
 use crate::{
     crawl::{Crawls, HostView, Inmates, Submission, Tally},
@@ -82,12 +82,12 @@ impl v1::control_server::Control for ControlApi {
             workers_idle: overview.idle,
             version: VERSION.to_owned(),
             instance: overview.instance,
-            commits: Some(commits(&overview.tally)),
             disk_low: overview.disk_low.map(|low| v1::DiskLow {
                 free: low.free,
                 reserve: low.reserve,
                 refuses_reports: low.refuses_reports,
             }),
+            commits: Some(commits(&overview.tally)),
         }))
     }
 
@@ -205,6 +205,15 @@ impl v1::control_server::Control for ControlApi {
         let ExportRequest { crawl, format } = request.into_inner();
         let crawl = self.crawls.pages(some(crawl)).await??;
         Ok(Response::new(self.exports.start(crawl, &format)?))
+    }
+
+    type WalkStream = walk::WalkStream;
+
+    async fn walk(&self, _: Request<WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
+        let walking = self.crawls.walk().await?.ok_or_else(|| {
+            Status::resource_exhausted("another walk through the store is under way; try again")
+        })?;
+        Ok(Response::new(walk::stream(walking)))
     }
 }
 

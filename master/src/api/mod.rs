@@ -3,6 +3,7 @@
 
 mod control;
 mod pages;
+mod walk;
 mod why;
 mod worker;
 

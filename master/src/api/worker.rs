@@ -25,7 +25,7 @@ use trawl_shared::{
     spec::BODY_LIMIT_MAX,
     units::Size,
     url::{URL_BYTES_MAX, UrlId},
-    warc::Lengths,
+    warc::{self, Lengths, PEEK_BYTES, RecordType},
 };
 
 use super::millis;
@@ -365,7 +365,8 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
         Some(url_report::Outcome::Failure(failure)) => (failed(failure), None),
         Some(url_report::Outcome::Response(response)) => {
             let records = records(&response, pieces);
-            (answered(&response)?, (announced > 0).then_some(records))
+            let records = (announced > 0 && are_of(&records, &id)).then_some(records);
+            (answered(&response)?, records)
         }
     };
     let offers = report.offers.into_iter().take(OFFERS_MAX);
@@ -404,6 +405,20 @@ fn failed(failure: v1::Failure) -> Outcome {
         detail: failure.detail,
         retry_after: some_millis(failure.retry_after_ms),
     }
+}
+
+/// Whether the first of the records is a response for this URL. The others, and the content of
+/// all, are the worker's to answer for: to read them here would cost as much as the rest of a
+/// report. This keeps a worker's mistakes from making an export impossible.
+fn are_of(records: &Records, id: &UrlId) -> bool {
+    let mut front = Vec::with_capacity(PEEK_BYTES);
+    let length = PEEK_BYTES.min(records.lengths.response as usize);
+    for piece in &records.pieces {
+        let left = length - front.len();
+        front.extend_from_slice(&piece[..left.min(piece.len())]);
+    }
+    let told = warc::peek(&front);
+    told.is_some_and(|(kind, url)| kind == RecordType::Response && UrlId::of(&url) == *id)
 }
 
 /// The lengths fit: their sum has been checked against the limit.

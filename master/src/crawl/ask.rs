@@ -12,11 +12,11 @@ use trawl_shared::{
     warc::Lengths,
 };
 
-use super::{disk::DiskLow, tally::Tally};
+use super::{Tally, disk::DiskLow};
 use crate::{
     frontier::{
-        Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Quarantined, Release,
-        Released, Report, Specification, Submitted, Via,
+        Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Piece, Quarantined,
+        Release, Released, Report, Specification, Submitted, Via,
     },
     pages::CrawlPages,
     store::rows::{UrlState, Wish},
@@ -92,10 +92,10 @@ pub struct Overview {
     pub idle: u32,
     /// Names the data directory.
     pub instance: String,
-    /// What the master has written since its start.
-    pub tally: Tally,
     /// The master rests, since the disk has too little room.
     pub disk_low: Option<DiskLow>,
+    /// What the master has written since its start.
+    pub tally: Tally,
 }
 
 /// Why a question was not answered.
@@ -247,6 +247,19 @@ pub(super) enum OperatorQuestion {
         how: Release,
         answer: To<About<Released>>,
     },
+    Walk {
+        answer: To<Option<Walking>>,
+    },
+}
+
+/// A walk through the store that has begun.
+#[derive(Debug)]
+pub struct Walking {
+    /// Names the data directory.
+    pub instance: String,
+    /// The pieces as they come. They break off before the last one if the master ends,
+    /// or if far too little is taken.
+    pub pieces: mpsc::Receiver<Piece>,
 }
 
 /// A host, with its waits as durations from now.
@@ -485,6 +498,14 @@ impl Crawls {
     ) -> Result<Result<Released, NoCrawl>, AskError> {
         self.ask_as_operator(|answer| OperatorQuestion::Release { crawl, inmates, how, answer })
             .await
+    }
+
+    /// Begins a walk through the store; none if one is under way.
+    ///
+    /// # Errors
+    /// If the master is stopping.
+    pub async fn walk(&self) -> Result<Option<Walking>, AskError> {
+        self.ask_as_operator(|answer| OperatorQuestion::Walk { answer }).await
     }
 
     async fn ask_as_operator<A>(

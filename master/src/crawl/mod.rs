@@ -11,10 +11,14 @@ mod ask;
 mod disk;
 mod operate;
 mod tally;
+mod walk;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use trawl_shared::{
     lease::{Token, Verdict},
@@ -25,13 +29,13 @@ use trawl_shared::{
 use self::ask::{About, Heard, MAILBOX, Question, To};
 pub use self::ask::{
     AccountView, AskError, Crawls, Delivery, HostView, Inmates, Mailbox, NoCrawl, NotSubmitted,
-    Overview, Records, Renewal, Submission, Welcome,
+    Overview, Records, Renewal, Submission, Walking, Welcome,
 };
 pub use self::disk::{DiskLow, DiskWatch, Look, Space};
 pub use self::tally::Tally;
 use crate::{
     frontier::{
-        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome,
+        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome, Piece,
     },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError},
@@ -99,6 +103,8 @@ pub struct Owner<S> {
     leases: Vec<Waiting<LeaseRequest, Heard<Vec<Batch>>>>,
     statuses: Vec<Waiting<Option<String>, About<Overview>>>,
     tally: Tally,
+    /// Where the pieces of the walk under way go.
+    walker: Option<mpsc::Sender<Piece>>,
 }
 
 /// A question that is answered when something has happened, or at a time.
@@ -151,6 +157,7 @@ impl<S: Store> Owner<S> {
             leases: Vec::new(),
             statuses: Vec::new(),
             tally: Tally::start(),
+            walker: None,
         }
     }
 
@@ -222,6 +229,10 @@ impl<S: Store> Owner<S> {
 
     /// When the next turn is due without a question.
     fn next_turn(&self) -> Instant {
+        if self.walker.is_some() {
+            // A walk goes on turn by turn.
+            return Instant::now();
+        }
         let idle = self.clock.now() + IDLE_TURN;
         let waits = self.leases.iter().map(|waiting| waiting.until);
         let waits = waits.chain(self.statuses.iter().map(|waiting| waiting.until));
@@ -410,6 +421,7 @@ impl<S: Store> Owner<S> {
             self.frontier.sync()?;
             self.tally.note_sync(began);
         }
+        self.walk_on()?;
         self.tell_status(now);
         for answer in answers {
             // What nobody has received is not lost with anybody. The next turn writes it.

@@ -100,6 +100,10 @@ impl<S: Store> Owner<S> {
                 };
                 later(answers, answer, released);
             }
+            OperatorQuestion::Walk { answer } => {
+                let walking = self.begin_walk();
+                later(answers, answer, walking);
+            }
         }
         Ok(())
     }
@@ -279,8 +283,8 @@ impl<S: Store> Owner<S> {
             }
         }
         let instance = self.frontier.instance().to_owned();
-        let (crawls, tally) = (self.frontier.status(name), self.tally);
-        Ok(Overview { crawls, working, idle, instance, tally, disk_low: self.disk.low() })
+        let (crawls, disk_low) = (self.frontier.status(name), self.disk.low());
+        Ok(Overview { crawls, working, idle, instance, disk_low, tally: self.tally })
     }
 }
 

@@ -7,8 +7,11 @@
 
 use std::{fmt::Write, path::Path};
 
-use super::{Counted, ExportError, Sink, sorted::Sorted, surt::surt};
-use crate::pages::{Answer, ScannedPage};
+use super::{Counted, ExportError, Sink, surt::surt};
+use crate::{
+    pages::{Answer, ScannedPage},
+    sorted::Sorted,
+};
 
 /// Writes a CDXJ index.
 pub(super) struct Cdxj {
@@ -24,7 +27,7 @@ impl Cdxj {
 
 impl Sink for Cdxj {
     fn page(&mut self, page: &ScannedPage<'_>, _: &mut Counted<'_>) -> Result<bool, ExportError> {
-        self.lines.push(&line(page, &page.answer()?))?;
+        self.lines.push(line(page, &page.answer()?).as_bytes())?;
         Ok(true)
     }
 

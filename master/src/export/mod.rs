@@ -11,7 +11,10 @@ use std::{
     str::FromStr,
 };
 
-use crate::pages::{CrawlPages, PageStoreError, ReadError, Scan, ScannedPage};
+use crate::{
+    pages::{CrawlPages, PageStoreError, ReadError, Scan, ScannedPage},
+    sorted::SortError,
+};
 
 mod file;
 
@@ -20,8 +23,6 @@ mod jsonl;
 mod cdxj;
 
 mod surt;
-
-mod sorted;
 
 mod bson;
 
@@ -69,13 +70,8 @@ pub enum ExportError {
         source: io::Error,
     },
     /// Lines could not be held back to be sorted.
-    #[error("could not sort in {}: {source}", tmp.display())]
-    Sort {
-        /// The directory for temporary files.
-        tmp: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Sort(#[from] SortError),
     /// The output takes no more.
     #[error("could not write the export: {0}")]
     Output(#[source] io::Error),
@@ -211,7 +207,8 @@ impl ExportError {
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
-            Self::Write { source, .. } | Self::Sort { source, .. } | Self::Output(source) => {
+            Self::Sort(error) => error.is_disk_full(),
+            Self::Write { source, .. } | Self::Output(source) => {
                 matches!(source.kind(), StorageFull | QuotaExceeded)
             }
             _ => false,

@@ -25,9 +25,9 @@ const SPEC_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// A crawl's specification as it is stored: with what its seeds anchor it to.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredSpec {
-    pub(super) spec: CrawlSpec,
-    pub(super) anchors: BTreeSet<String>,
+pub(crate) struct StoredSpec {
+    pub(crate) spec: CrawlSpec,
+    pub(crate) anchors: BTreeSet<String>,
 }
 
 /// What [`Frontier::submit`] did.
@@ -176,6 +176,23 @@ impl<S: Store> Frontier<S> {
             crawl.row.finish = Finish::Running as i32;
         }
         crawl.running_since = now;
+    }
+
+    /// Takes in the links of a page that is stored already.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(crate) fn offer_again(
+        &mut self,
+        at: HostRef,
+        offers: &[Offer],
+        depth: u16,
+        id: &UrlId,
+    ) -> Result<(), FrontierError> {
+        let redirects = self.crawls.get(&at.crawl).map_or(0, |crawl| crawl.spec.redirects);
+        let offers: Vec<Offer> =
+            offers.iter().filter(|offer| offer.hops <= redirects).cloned().collect();
+        Ok(self.offer(at.crawl, &offers, depth, (at.host, id))?)
     }
 
     /// Takes in the links of a page at `depth`, each once, in their order. What

@@ -8,7 +8,7 @@
 //! In reading order: `admit` takes URLs in, `gate` says when a host may be visited,
 //! `schedule` lends due hosts' URLs to workers, `lease` takes them back, `report`
 //! ends them; `steer` and `quarantine` are for people to step in, `status` and
-//! `why` tell them how things stand.
+//! `why` tell them how things stand, `walk` hands out all of it.
 //!
 //! In memory are only hosts that have something queued or lent, and leases; both
 //! are rebuilt from the store by [`Frontier::open`].
@@ -18,12 +18,13 @@ mod changes;
 mod gate;
 mod lease;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 mod quarantine;
 mod report;
 mod schedule;
 mod status;
 mod steer;
+mod walk;
 mod why;
 
 use std::{
@@ -33,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::admit::StoredSpec;
 pub use self::{
     admit::{Offer, Submitted},
     changes::Written,
@@ -41,9 +43,10 @@ pub use self::{
     report::{Judgement, Outcome, Report, Ticket},
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, HostStatus, Specification, Trouble},
+    walk::Piece,
     why::{Account, Holder, State, Via},
 };
-use self::{changes::Changes, gate::Gate};
+use self::{changes::Changes, gate::Gate, walk::Walk};
 use crate::{
     pages::Committed,
     store::{
@@ -144,6 +147,7 @@ pub struct Frontier<S> {
     known: Known,
     leases: HashMap<Token, Lease>,
     deadlines: BTreeSet<(Moment, Token)>,
+    walk: Option<Walk>,
 }
 
 /// A crawl in memory.
@@ -231,6 +235,7 @@ impl<S: Store> Frontier<S> {
             known: Known::new(limits.known_urls),
             leases: HashMap::new(),
             deadlines: BTreeSet::new(),
+            walk: None,
             limits,
             meta,
         };
@@ -359,6 +364,9 @@ impl<S: Store> Frontier<S> {
         self.meta.clock = now.0;
         self.changes.put(keys::META.to_vec(), &self.meta);
         let mut batch = self.changes.take();
+        if let Some(walk) = &mut self.walk {
+            walk.note(&batch);
+        }
         if sabotage::is(Fault::SplitCommit) {
             let counts = batch.extract_if(.., |(key, _)| key.starts_with(keys::CRAWLS.0));
             let counts = counts.collect();

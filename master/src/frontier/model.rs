@@ -47,7 +47,7 @@ const LOSSES: u32 = 3;
 
 /// Something that may happen to a frontier.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Submit {
         crawl: usize,
         seeds: Vec<usize>,
@@ -87,7 +87,7 @@ enum Step {
     Restart,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let urls = || prop::collection::vec(0..HOSTS * PATHS, 0..6);
     let status = prop_oneof![6 => Just(Some(200)), 1 => Just(Some(301)), 3 => Just(None)];
     let wish = prop_oneof![2 => Just(Wish::Run), 1 => Just(Wish::Pause), 1 => Just(Wish::Stop)];
@@ -454,9 +454,33 @@ fn spec_of(crawl: usize) -> CrawlSpec {
     CrawlSpec { delay, ..spec() }
 }
 
-/// Runs the steps on a frontier over a store. `reopen` closes the store and opens
-/// what is left of it.
-fn check<S: Store>(store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
+/// What a store holds after the steps.
+pub(crate) fn store_after(steps: Vec<Step>) -> MemoryStore {
+    run(MemoryStore::default(), |store| store, steps).0.into_store()
+}
+
+/// A store with URLs that wait, and others that are lent.
+pub(crate) fn store_with_leases() -> MemoryStore {
+    let seeds: Vec<String> = (0..HOSTS * PATHS).map(url).collect();
+    let seeds: Vec<&str> = seeds.iter().map(String::as_str).collect();
+    let mut frontier = frontier(spec(), &seeds);
+    let lent = lend(&mut frontier, 0);
+    answer(&mut frontier, &lent[..1], &[], 1);
+    frontier.into_store()
+}
+
+/// Runs the steps on a frontier over a store, and then lets the crawls end. `reopen`
+/// closes the store and opens what is left of it.
+fn check<S: Store>(store: S, reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
+    let (frontier, model, now) = run(store, reopen, steps);
+    drain(frontier, model, now);
+}
+
+fn run<S: Store>(
+    store: S,
+    mut reopen: impl FnMut(S) -> S,
+    steps: Vec<Step>,
+) -> (Frontier<S>, Model, Moment) {
     let (mut frontier, mut now) = Frontier::open(store, limits(), "test").unwrap();
     let mut model = Model::new();
     for (crawl, (name, _)) in CRAWLS.iter().enumerate() {
@@ -522,7 +546,7 @@ fn check<S: Store>(store: S, mut reopen: impl FnMut(S) -> S, steps: Vec<Step>) {
         model.settle();
         compare(&frontier, &model);
     }
-    drain(frontier, model, now);
+    (frontier, model, now)
 }
 
 fn pick(history: &[Lent], index: usize) -> Option<Lent> {

@@ -10,7 +10,7 @@ use super::{Frontier, FrontierError, Host, Moment, Via, damaged};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef, Slot},
-    rows::{EndedRow, HostRow, QueueRow, UrlRow, UrlState},
+    rows::{EndedRow, FetchedRow, HostRow, QueueRow, UrlRow, UrlState},
 };
 
 /// A URL in quarantine.
@@ -170,6 +170,24 @@ impl<S: Store> Frontier<S> {
     pub fn locate(&self, crawl: u32, url: &CrawlUrl) -> Result<Option<HostRef>, FrontierError> {
         let host = self.known_host(url.host_key_str())?;
         Ok(host.map(|host| HostRef { crawl, host }))
+    }
+
+    /// What is known of a URL whose answer is stored; none of any other.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(crate) fn fetched(
+        &self,
+        crawl: u32,
+        url: &str,
+    ) -> Result<Option<(HostRef, FetchedRow)>, FrontierError> {
+        let Ok(url) = CrawlUrl::parse(url) else { return Ok(None) };
+        let Some(at) = self.locate(crawl, &url)? else { return Ok(None) };
+        let row: Option<UrlRow> = self.changes.get(&self.store, &keys::url(at, &url.id()))?;
+        Ok(match row.and_then(|row| row.state) {
+            Some(UrlState::Fetched(row)) => Some((at, row)),
+            _ => None,
+        })
     }
 
     /// The key of a host.

@@ -8,7 +8,8 @@
 //!
 //! `place` says where a page is, `crawl` how many there are, `segment` holds the
 //! files, `read` finds one page, `scan` passes over all of them, `answer` takes an
-//! HTTP answer apart and `decode` undoes its content coding.
+//! HTTP answer apart and `decode` undoes its content coding; `survey` goes on where
+//! something is damaged.
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +37,8 @@ mod read;
 
 mod scan;
 
+mod survey;
+
 mod answer;
 
 mod decode;
@@ -46,6 +49,7 @@ pub use place::{Committed, Place};
 pub use read::{ReadError, RecordError, StoredPage, StoredResponse};
 pub use scan::{Scan, ScannedPage};
 pub use segment::Segments;
+pub use survey::{Find, FoundPage, Survey};
 
 use segment::Segment;
 
@@ -87,7 +91,8 @@ pub enum PageStoreError {
     },
     /// Committed bytes are gone.
     #[error(
-        "{} has {found} bytes, but {committed} were committed: the disk has lost pages",
+        "{} has {found} bytes, but {committed} were committed: the disk has lost pages; restore \
+         them, or let `trawl repair` have them fetched again",
         path.display()
     )]
     Short {
@@ -99,12 +104,17 @@ pub enum PageStoreError {
         committed: u64,
     },
     /// A committed segment is gone.
-    #[error("{} is missing, but was committed: the disk has lost pages", .0.display())]
+    #[error(
+        "{} is missing, but was committed: the disk has lost pages; restore them, or let `trawl \
+         repair` have them fetched again",
+        .0.display()
+    )]
     Missing(PathBuf),
     /// Far more than one commit's worth was never committed.
     #[error(
         "{} holds {bytes} bytes of this crawl that its frontier knows nothing of; do the two \
-         belong together? Move the segments away to start without them", dir.display()
+         belong together? `trawl repair` takes the pages in; or move the segments away to start \
+         without them", dir.display()
     )]
     Foreign {
         /// The directory.

@@ -90,6 +90,9 @@ pub enum RecordError {
     /// The block of a metadata record is not ours.
     #[error("its metadata is not what trawl writes")]
     Meta(#[from] serde_json::Error),
+    /// Its parts do not belong together.
+    #[error("{0}")]
+    Differs(&'static str),
     /// The payload cannot be decoded.
     #[error("its content coding cannot be undone")]
     Coding(#[source] io::Error),

@@ -70,7 +70,7 @@ impl Segments {
     }
 
     /// The segments that exist, with how many bytes they have.
-    pub(super) fn list(&self) -> Result<BTreeMap<u32, u64>, PageStoreError> {
+    pub(crate) fn list(&self) -> Result<BTreeMap<u32, u64>, PageStoreError> {
         let error = |source| PageStoreError::io("list", &self.dir, source);
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&self.dir).map_err(error)? {
@@ -90,7 +90,7 @@ impl Segments {
     }
 
     /// Makes what was created or removed in the directory durable.
-    pub(super) fn sync_dir(&self) -> Result<(), PageStoreError> {
+    pub(crate) fn sync_dir(&self) -> Result<(), PageStoreError> {
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(|source| PageStoreError::io("sync", &self.dir, source))

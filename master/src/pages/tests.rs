@@ -259,7 +259,8 @@ fn lost_pages_are_an_error_that_says_where() {
     assert_eq!(
         open(&dir, committed).unwrap_err().to_string(),
         format!(
-            "{} has {} bytes, but {} were committed: the disk has lost pages",
+            "{} has {} bytes, but {} were committed: the disk has lost pages; restore them, or let \
+             `trawl repair` have them fetched again",
             path.display(),
             committed.bytes - 1,
             committed.bytes

@@ -71,6 +71,9 @@ impl Slot {
     }
 }
 
+/// Every table.
+pub const ALL: (&[u8], &[u8]) = (b"A", b"[");
+
 /// The master's own row.
 pub const META: &[u8] = b"M";
 

@@ -1,19 +1,18 @@
-//! Lines sorted bytewise in bounded memory: sorted runs in temporary files, merged
+//! Records sorted bytewise in bounded memory: sorted runs in temporary files, merged
 //! at the end.
 //!
 //! The files have no names, so that nothing is left of them however the process
 //! ends. Runs of about one size are merged to a longer one when there are many, so
-//! that few files are open and no line is written often.
+//! that few files are open and no record is written often. In a file, a record stands
+//! behind its length, in four bytes.
 
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     fs::{self, File},
-    io::{self, BufRead, BufReader, BufWriter, Seek, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, Write},
     path::{Path, PathBuf},
 };
-
-use super::ExportError;
 
 /// Bytes of lines that are held in memory.
 const HELD_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -24,9 +23,26 @@ const RUNS_MAX: usize = 16;
 /// What a line costs beside its bytes.
 const LINE_OVERHEAD: usize = size_of::<Box<[u8]>>();
 
-/// Sorts lines. None may hold a line end.
+/// Why records could not be held back to be sorted.
+#[derive(Debug, thiserror::Error)]
+#[error("could not sort in {}: {source}", tmp.display())]
+pub struct SortError {
+    /// The directory for temporary files.
+    pub tmp: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl SortError {
+    /// Whether the disk of the temporary files is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// Sorts records.
 #[derive(Debug)]
-pub(super) struct Sorted {
+pub(crate) struct Sorted {
     held: Vec<Box<[u8]>>,
     held_bytes: usize,
     held_bytes_max: usize,
@@ -37,7 +53,7 @@ pub(super) struct Sorted {
 
 impl Sorted {
     /// Runs lie in the directory `tmp`, which is made when it is needed.
-    pub(super) fn new(tmp: &Path) -> Self {
+    pub(crate) fn new(tmp: &Path) -> Self {
         Self {
             held: Vec::new(),
             held_bytes: 0,
@@ -47,18 +63,18 @@ impl Sorted {
         }
     }
 
-    /// Takes a line.
-    pub(super) fn push(&mut self, line: &str) -> Result<(), ExportError> {
+    /// Takes a record.
+    pub(crate) fn push(&mut self, line: &[u8]) -> Result<(), SortError> {
         self.held_bytes += line.len() + LINE_OVERHEAD;
-        self.held.push(line.as_bytes().into());
+        self.held.push(line.into());
         if self.held_bytes > self.held_bytes_max { self.write_run() } else { Ok(()) }
     }
 
     /// Hands out all lines in order, once.
-    pub(super) fn finish(
+    pub(crate) fn finish<E: From<SortError>>(
         &mut self,
-        mut take: impl FnMut(&[u8]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         if self.runs.is_empty() {
             self.held.sort_unstable();
             return self.held.iter().try_for_each(|line| take(line));
@@ -69,7 +85,7 @@ impl Sorted {
     }
 
     /// Puts the lines in memory into a run.
-    fn write_run(&mut self) -> Result<(), ExportError> {
+    fn write_run(&mut self) -> Result<(), SortError> {
         self.held.sort_unstable();
         let mut held = std::mem::take(&mut self.held);
         self.held_bytes = 0;
@@ -79,7 +95,7 @@ impl Sorted {
         self.add_run(run, 0)
     }
 
-    fn add_run(&mut self, run: File, level: usize) -> Result<(), ExportError> {
+    fn add_run(&mut self, run: File, level: usize) -> Result<(), SortError> {
         if self.runs.len() == level {
             self.runs.push(Vec::new());
         }
@@ -95,8 +111,8 @@ impl Sorted {
     /// A new file with what `fill` writes, to be read from its beginning.
     fn run(
         &self,
-        fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), ExportError>,
-    ) -> Result<File, ExportError> {
+        fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), SortError>,
+    ) -> Result<File, SortError> {
         let create = || {
             fs::create_dir_all(&self.tmp)?;
             tempfile::tempfile_in(&self.tmp)
@@ -108,16 +124,17 @@ impl Sorted {
         rewound.map_err(|error| self.error(error))
     }
 
-    fn write(&self, file: &mut BufWriter<File>, line: &[u8]) -> Result<(), ExportError> {
-        let written = file.write_all(line).and_then(|()| file.write_all(b"\n"));
+    fn write(&self, file: &mut BufWriter<File>, line: &[u8]) -> Result<(), SortError> {
+        let length = u32::try_from(line.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let written = file.write_all(&length).and_then(|()| file.write_all(line));
         written.map_err(|error| self.error(error))
     }
 
-    fn merge(
+    fn merge<E: From<SortError>>(
         &self,
         runs: Vec<File>,
-        mut take: impl FnMut(&[u8]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut runs: Vec<_> = runs.into_iter().map(BufReader::new).collect();
         let mut heads = BinaryHeap::with_capacity(runs.len());
         for (index, run) in runs.iter_mut().enumerate() {
@@ -136,16 +153,22 @@ impl Sorted {
 
     fn next_line(
         &self,
-        run: &mut impl BufRead,
+        run: &mut impl Read,
         mut line: Vec<u8>,
-    ) -> Result<Option<Vec<u8>>, ExportError> {
-        line.clear();
-        run.read_until(b'\n', &mut line).map_err(|error| self.error(error))?;
-        Ok((line.pop() == Some(b'\n')).then_some(line))
+    ) -> Result<Option<Vec<u8>>, SortError> {
+        let mut length = [0; 4];
+        match run.read_exact(&mut length) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(self.error(error)),
+        }
+        line.resize(u32::from_be_bytes(length) as usize, 0);
+        run.read_exact(&mut line).map_err(|error| self.error(error))?;
+        Ok(Some(line))
     }
 
-    fn error(&self, source: io::Error) -> ExportError {
-        ExportError::Sort { tmp: self.tmp.clone(), source }
+    fn error(&self, source: io::Error) -> SortError {
+        SortError { tmp: self.tmp.clone(), source }
     }
 }
 
@@ -157,14 +180,14 @@ mod tests {
     fn sort(tmp: &Path, lines: &[String], held_bytes_max: usize) -> (Vec<String>, Vec<usize>) {
         let mut sorted = Sorted { held_bytes_max, ..Sorted::new(tmp) };
         for line in lines {
-            sorted.push(line).unwrap();
+            sorted.push(line.as_bytes()).unwrap();
         }
         let runs = sorted.runs.iter().map(Vec::len).collect();
         let mut out = Vec::new();
         sorted
             .finish(|line| {
                 out.push(String::from_utf8(line.into()).unwrap());
-                Ok(())
+                Ok::<_, SortError>(())
             })
             .unwrap();
         (out, runs)
