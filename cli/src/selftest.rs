@@ -100,10 +100,8 @@ async fn run(args: &SelftestArgs) -> Result<Exit, Failure> {
     let web = Web::serve(seed).await?;
     let mut attack = Attack::default();
     let broken = attack_cluster(folder.path(), args, seed, &web, &mut attack).await.err();
-    let export = match &broken {
-        Some(_) => None,
-        None => Some(Export::read(&folder.path().join(EXPORT))?),
-    };
+    let exported = folder.path().join(EXPORT);
+    let export = exported.exists().then(|| Export::read(&exported)).transpose()?;
     let verdict =
         Verdict::of(&machine, &attack, &web.account(), export.as_ref(), broken, began.elapsed());
     let text = if args.json { verdict.as_json(seed) } else { verdict.as_text(seed) };

@@ -116,8 +116,8 @@ pub(super) struct Verdict<'a> {
 }
 
 impl<'a> Verdict<'a> {
-    /// The verdict on an attack. `broken` says why it could not be brought to its end; only
-    /// otherwise is there an export.
+    /// The verdict on an attack. `broken` says why it could not be brought to its end; then
+    /// there may be no export.
     pub(super) fn of(
         machine: &'a Machine,
         attack: &'a Attack,
