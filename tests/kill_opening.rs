@@ -68,6 +68,8 @@ async fn a_master_that_is_killed_while_it_opens_or_closes_loses_nothing() {
         check(&data, &before, &format!("kill {kill} while it opened"));
     }
 
+    assert!(opened > 0, "no master got so far within {FIRST_MOMENTS:?}");
+
     for kill in 0..CLOSING {
         let running = master.serve().await.running;
         running.terminate();

@@ -135,8 +135,11 @@ async fn workers_that_are_cut_off_hurt_no_host_and_lose_nothing() {
     assert!(shortest_wait >= DELAY, "a host was fetched from too soon");
     assert!(slowest < RESUMED_WITHIN, "at work only after {slowest:?}");
     assert!(again <= leased_at_cuts, "{again} fetched again");
-    // Each of them came to the master from whoever had it first as well, but too late.
-    assert!(crawl["reports_stale"].as_u64().unwrap() >= again, "{again} fetched again");
+    // Each of them came to the master from whoever had it first as well, but too late; or that
+    // one gave it up under way, at most one on each of its hosts and at each cut.
+    let given_up = (sites.len() * rounds.len()) as u64;
+    let stale = crawl["reports_stale"].as_u64().unwrap();
+    assert!(again <= stale + given_up, "{again} fetched again, {stale} reports came too late");
     for worker in workers {
         worker.stops().await;
     }

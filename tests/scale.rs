@@ -133,7 +133,8 @@ fn on_disk(folder: &Path) -> u64 {
     entries
         .map(|path| match path.is_dir() {
             true => on_disk(&path),
-            false => fs::metadata(path).unwrap().blocks() * 512,
+            // What the store has just replaced is gone.
+            false => fs::metadata(path).map_or(0, |file| file.blocks() * 512),
         })
         .sum()
 }

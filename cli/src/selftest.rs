@@ -138,8 +138,27 @@ async fn attack_cluster(
     web: &Web,
     attack: &mut Attack,
 ) -> Result<(), Broken> {
-    let mut random = Rng::with_seed(seed);
     let mut cluster = Cluster::start(folder).await?;
+    let crawled = crawl_under_attack(&mut cluster, args, seed, web, attack).await;
+    if crawled.is_err() {
+        // A process that is gone explains whatever did not work.
+        cluster.check()?;
+    }
+    crawled?;
+    cluster.export(&folder.join(EXPORT)).await?;
+    cluster.stop().await?;
+    cluster.verify().await
+}
+
+/// Crawls the web, and beats the cluster meanwhile.
+async fn crawl_under_attack(
+    cluster: &mut Cluster,
+    args: &SelftestArgs,
+    seed: u64,
+    web: &Web,
+    attack: &mut Attack,
+) -> Result<(), Broken> {
+    let mut random = Rng::with_seed(seed);
     let began = Instant::now();
     cluster.submit(web.seeds()).await?;
     // Each blow once, in any order, and then as they come.
@@ -150,7 +169,7 @@ async fn attack_cluster(
         sleep(pause).await;
         cluster.check()?;
         let blow = blows.pop().unwrap_or_else(|| BLOWS[random.usize(..BLOWS.len())]);
-        strike(&mut cluster, blow, &mut random, web, attack).await?;
+        strike(cluster, blow, &mut random, web, attack).await?;
         say(&format!("{:>5.1}s  {blow}: {}", began.elapsed().as_secs_f64(), attack.last));
     }
     web.stop_growing();
@@ -168,9 +187,7 @@ async fn attack_cluster(
         }
     }
     attack.crawl_time = began.elapsed();
-    cluster.export(&folder.join(EXPORT)).await?;
-    cluster.stop().await?;
-    cluster.verify().await
+    Ok(())
 }
 
 /// Does one thing to the cluster, and waits until that is made good.

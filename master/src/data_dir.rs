@@ -131,7 +131,9 @@ impl DataDir {
         if !is_empty(path)? {
             return Ok(None);
         }
-        Self::lock(path).map(Some)
+        let dir = Self::lock(path)?;
+        // Another one may have filled it meanwhile.
+        Ok(is_empty(path)?.then_some(dir))
     }
 
     /// Makes it a data directory: all that belongs to it is there, and durable.

@@ -9,7 +9,7 @@ use std::{
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{DirBuilderExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     pin::Pin,
@@ -48,6 +48,8 @@ const GRACE: Duration = Duration::from_secs(3);
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// By which it is known among others at that path.
+    inode: u64,
 }
 
 impl Socket {
@@ -65,9 +67,10 @@ impl Socket {
         let made = private.join(NAME);
         fs::set_permissions(&made, Permissions::from_mode(0o600))?;
         let path = data.join(NAME);
+        let inode = fs::metadata(&made)?.ino();
         fs::rename(made, &path)?;
         fs::remove_dir(private)?;
-        Ok(Self { listener, path })
+        Ok(Self { listener, path, inode })
     }
 
     /// Answers operators until `stop` is cancelled; calls under way may then go on for
@@ -77,7 +80,7 @@ impl Socket {
         control: ControlServer<ControlApi>,
         stop: CancellationToken,
     ) -> Result<(), ListenError> {
-        let Self { listener, path } = self;
+        let Self { listener, path, inode } = self;
         let router = Server::builder().add_service(control);
         let served = router.serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
         let late = async {
@@ -88,8 +91,11 @@ impl Socket {
             ended = served => ended.map_err(|error| ListenError::Server(error.to_string())),
             () = late => Ok(()),
         };
-        // Who finds it would only hear that nobody listens.
-        let _ = fs::remove_file(path);
+        // Who finds it would only hear that nobody listens. The next owner of the directory
+        // may have put its own in its place already.
+        if fs::metadata(&path).is_ok_and(|found| found.ino() == inode) {
+            let _ = fs::remove_file(path);
+        }
         ended
     }
 }

@@ -67,6 +67,9 @@ fn suspended() -> Duration {
     read(ClockId::Boottime).saturating_sub(awake)
 }
 
+/// The longest between two looks at whether a fetch under way may go on.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A shorter suspension than this is none: the two clocks are not read at once.
 const SUSPENDED_MIN: Duration = Duration::from_millis(100);
 
@@ -120,8 +123,9 @@ impl Holdings {
             if !self.may_fetch(token, Instant::now()) {
                 return;
             }
-            // Renewals move the fence on meanwhile.
-            tokio::select! { biased; () = lost => {}, () = sleep_until(fence) => {} }
+            // Renewals move the fence on meanwhile; and no timer tells of a suspension.
+            let look = fence.min(Instant::now() + LOOK_AGAIN);
+            tokio::select! { biased; () = lost => {}, () = sleep_until(look) => {} }
         }
     }
 

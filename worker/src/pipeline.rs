@@ -48,6 +48,9 @@ const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration:
 /// what it has and hand back the rest. A master that starts anew meanwhile gets all of it.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 
+/// The part of it that is kept for handing back.
+const HAND_BACK: Duration = Duration::from_secs(1);
+
 /// Everything that the lanes of a worker share.
 pub(crate) struct Worker<F> {
     pub(crate) master: Master,
@@ -132,7 +135,7 @@ pub async fn run<F: Fetch>(
     let end = Instant::now() + worker.config.grace + LAST_WORDS;
     worker.end_lanes(lanes, end).await;
     drain.cancel();
-    worker.end_reports(reporter, end).await;
+    worker.end_reports(reporter, end - HAND_BACK).await;
     heartbeat.abort();
     returns.abort();
     if let Some(failure) = lock(&worker.failure).take() {

@@ -61,6 +61,8 @@ struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Bytes of the log that were there before it.
+    log_before: usize,
 }
 
 /// Why a selftest cannot go on.
@@ -91,7 +93,7 @@ impl Cluster {
         };
         cluster.ready().await?;
         for _ in 0..WORKERS {
-            cluster.start_worker(None)?;
+            cluster.start_worker(None).await?;
         }
         Ok(cluster)
     }
@@ -123,11 +125,26 @@ impl Cluster {
         crawl.ok_or_else(|| "the master has lost its crawl".to_owned())
     }
 
-    /// A worker that holds something, this one if it does, and the hosts that it holds.
+    /// A worker that holds something, this one if it does, and the hosts that it holds. Waits
+    /// until there is one.
     pub(super) async fn somebody_at_work(
-        &self,
+        &mut self,
         worker: usize,
     ) -> Result<(usize, Vec<HostStatus>), Broken> {
+        let began = Instant::now();
+        loop {
+            if let Some(at_work) = self.at_work(worker).await? {
+                return Ok(at_work);
+            }
+            self.check()?;
+            if began.elapsed() > READY_MAX {
+                return Err(format!("no worker has found anything to do within {READY_MAX:?}"));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn at_work(&self, worker: usize) -> Result<Option<(usize, Vec<HostStatus>)>, Broken> {
         let request = HostsRequest::default();
         let reply =
             self.operator.ask(async |mut it| it.hosts(request).await).await.map_err(told)?;
@@ -138,7 +155,7 @@ impl Cluster {
         let others = (0..self.workers.len()).filter(|other| *other != worker);
         let all = std::iter::once(worker).chain(others).map(|worker| (worker, held_by(worker)));
         let mut at_work = all.filter(|(_, held)| !held.is_empty());
-        at_work.next().ok_or_else(|| "no worker has anything to do".to_owned())
+        Ok(at_work.next())
     }
 
     /// Exports the pages to a file.
@@ -183,14 +200,14 @@ impl Cluster {
     pub(super) async fn kill_worker(&mut self, worker: usize, same: bool) -> Result<(), Broken> {
         let mut process = self.workers.swap_remove(worker);
         process.kill().await?;
-        self.start_worker(same.then_some(process.name))
+        self.start_worker(same.then_some(process.name)).await
     }
 
     /// Stops a worker cleanly, and starts it again.
     pub(super) async fn stop_worker(&mut self, worker: usize) -> Result<(), Broken> {
         let mut process = self.workers.swap_remove(worker);
         process.stop().await?;
-        self.start_worker(Some(process.name))
+        self.start_worker(Some(process.name)).await
     }
 
     /// Stops all of it cleanly.
@@ -234,13 +251,22 @@ impl Cluster {
         Ok(())
     }
 
-    fn start_worker(&mut self, name: Option<String>) -> Result<(), Broken> {
+    /// Starts a worker, and waits until it has begun: from then on it can be told to stop.
+    async fn start_worker(&mut self, name: Option<String>) -> Result<(), Broken> {
         self.started += 1;
         let name = name.unwrap_or_else(|| format!("worker-{}", self.started));
         let mut command = command(&self.program);
         command.args(["worker", "--name", &name, "--lanes", "3"]);
         command.args(["--master", &format!("http://{}", self.address)]);
         self.workers.push(Process::start(&name, command, &self.folder)?);
+        let began = Instant::now();
+        while !self.workers.last().is_some_and(Process::has_begun) {
+            self.check()?;
+            if began.elapsed() > READY_MAX {
+                return Err(format!("{name} has not begun within {READY_MAX:?}"));
+            }
+            sleep(LOOK).await;
+        }
         Ok(())
     }
 }
@@ -271,9 +297,17 @@ impl Process {
         let log = folder.join(format!("{name}.log"));
         let open = || File::options().append(true).create(true).open(&log);
         let file = open().map_err(|error| said(&log.display().to_string(), &error))?;
+        let log_before = fs::read(&log).map_or(0, |text| text.len());
         let child = command.stdout(Stdio::null()).stderr(file).spawn();
         let child = child.map_err(|error| said(name, &error))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), child, log, log_before })
+    }
+
+    /// Whether a worker has said what it works for.
+    fn has_begun(&self) -> bool {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let said = text.get(self.log_before..).unwrap_or_default();
+        String::from_utf8_lossy(said).contains(" works for ")
     }
 
     /// `kill -9`, and its end.

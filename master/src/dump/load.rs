@@ -342,10 +342,14 @@ fn take_pages(
             let (old, new) = (from.path(*number), to.path(*number));
             // The last one may still be written to, or cut off at its end.
             let is_closed = *number < row.segment;
-            if !(is_closed && fs::hard_link(&old, &new).is_ok()) {
-                let copied = fs::copy(&old, &new).and_then(|_| File::open(&new)?.sync_all());
-                copied.map_err(|source| segment(&old, source))?;
-            }
+            let put = if is_closed && fs::hard_link(&old, &new).is_ok() {
+                Ok(())
+            } else {
+                fs::copy(&old, &new).map(|_| ())
+            };
+            // Also what is linked may have been written a moment ago.
+            let durable = put.and_then(|()| File::open(&new)?.sync_all());
+            durable.map_err(|source| segment(&old, source))?;
             loaded.segments += 1;
             loaded.newer_bytes += match number.cmp(&row.segment) {
                 std::cmp::Ordering::Less => 0,
@@ -354,8 +358,15 @@ fn take_pages(
             };
         }
         to.sync_dir()?;
-        let missing = (1..=row.segment).filter(|number| !found.contains_key(number)).count();
-        loaded.segments_missing += missing as u64;
+        let is_missing = |number: &u32| match found.get(number) {
+            Some(bytes) => *number == row.segment && *bytes < row.segment_bytes,
+            None => true,
+        };
+        loaded.segments_missing += (1..=row.segment).filter(is_missing).count() as u64;
+    }
+    let all = data.path().join("pages");
+    if all.is_dir() {
+        File::open(&all).and_then(|dir| dir.sync_all()).map_err(|source| segment(&all, source))?;
     }
     Ok(())
 }

@@ -141,7 +141,11 @@ impl<S: Store> Frontier<S> {
             self.changes.put_bytes(key, part);
         }
         let depth_was = crawl.spec.depth;
-        crawl.row.spec_parts = text.len().div_ceil(SPEC_PART_BYTES) as u32;
+        let spec_parts = text.len().div_ceil(SPEC_PART_BYTES) as u32;
+        for former in (spec_parts..crawl.row.spec_parts).filter_map(|part| part.try_into().ok()) {
+            self.changes.remove(keys::spec_part(number, former));
+        }
+        crawl.row.spec_parts = spec_parts;
         crawl.row.spec_version += 1;
         crawl.spec_json = stored.spec.to_json().into();
         crawl.spec = Arc::new(stored.spec);

@@ -14,7 +14,10 @@ use sha1::{Digest, Sha1};
 use trawl_shared::{
     page::PageMeta,
     url::UrlId,
-    warc::{Lengths, RECORD_BYTES_MAX, Record, RecordType, read_member, sha1_base32, sha1_hex},
+    warc::{
+        Lengths, MemberError, RECORD_BYTES_MAX, Record, RecordType, read_member, sha1_base32,
+        sha1_hex,
+    },
 };
 
 use super::{Answer, Committed, PageStoreError, Place, RecordError, Segments, decode};
@@ -144,7 +147,10 @@ impl Survey {
                     Err(PageStoreError::io("read", &self.segments.path(segment), error))
                 }
                 Err(error) => {
-                    let to = self.resume(from + 1)?;
+                    // What is whole until the file ends is one thing: what looks like a page
+                    // within it is a part of somebody's body.
+                    let is_cut_off = matches!(error, RecordError::Member(MemberError::CutOff));
+                    let to = if is_cut_off { self.skip_rest() } else { self.resume(from + 1)? };
                     Ok(Some(Find::Damage { segment, from, to, why: told(&error) }))
                 }
             };
@@ -208,6 +214,13 @@ impl Survey {
         Ok(Find::Page(Box::new(FoundPage { place, meta, id, sha1 })))
     }
 
+    /// Leaves out the rest of the segment. Returns its end.
+    fn skip_rest(&mut self) -> u64 {
+        let Some(window) = &mut self.window else { return 0 };
+        window.go_to(window.end);
+        window.end
+    }
+
     /// Where something begins that may be a page's, or the segment's end.
     fn resume(&mut self, from: u64) -> Result<u64, PageStoreError> {
         let Some(window) = &mut self.window else { return Ok(from) };
@@ -244,8 +257,8 @@ fn check_digests(response: &Record<'_>, meta: &PageMeta) -> Result<(), RecordErr
     }
     let body = decode::body(&answer, meta).map_err(RecordError::Coding)?;
     // Of a coding that broke off, the worker may have seen a few bytes more.
-    let is_whole = body.len() as u64 == meta.bytes;
-    if is_whole && sha1_hex(&Sha1::digest(&body).into()) != meta.sha1 {
+    let is_comparable = meta.truncated.is_none() || body.len() as u64 == meta.bytes;
+    if is_comparable && sha1_hex(&Sha1::digest(&body).into()) != meta.sha1 {
         return Err(RecordError::Differs("its body is not the one of its SHA-1"));
     }
     Ok(())

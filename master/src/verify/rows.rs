@@ -543,9 +543,11 @@ impl Tally {
         ];
         self.proof.counted = answered.iter().map(|class| outcome(&row.outcomes, *class)).sum();
         self.proof.segments = row.segment;
-        let text: Vec<u8> = self.spec.values().flatten().copied().collect();
+        // Of a longer one before it, parts may be left.
+        let parts = || self.spec.iter().filter(|(part, _)| u32::from(**part) < row.spec_parts);
+        let text: Vec<u8> = parts().flat_map(|(_, text)| text).copied().collect();
         let spec: Option<StoredSpec> = serde_json::from_slice(&text).ok();
-        let spec = spec.filter(|_| self.spec.len() == row.spec_parts as usize);
+        let spec = spec.filter(|_| parts().count() == row.spec_parts as usize);
         if spec.is_none() {
             report.differs(Kind::Row, || format!("{name}: its specification cannot be read"));
         }
