@@ -22,6 +22,18 @@ use crate::{
     verify::matcher::{Entry, Match, Matcher},
 };
 
+/// Whose links are to be taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Links {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of the pages that no lease brought: they were found.
+    Found,
+    /// Those of all pages, as URLs were forgotten that they may lead to.
+    All,
+}
+
 /// What the segments are to become.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -29,18 +41,13 @@ pub(super) struct Index {
     pub(super) aside: BTreeMap<u32, Vec<(u64, u64)>>,
     /// Segments to make.
     pub(super) missing: Vec<u32>,
-    /// Pages found, and entries forgotten.
-    pub(super) found: u64,
-    pub(super) forgotten: u64,
+    /// Whose links are to be taken in.
+    pub(super) links: Links,
     /// A piece too short to be filled: what follows has to go with it.
     short: Option<(u32, u64)>,
 }
 
 impl Index {
-    pub(super) fn needs_links(&self) -> bool {
-        self.found > 0 || self.forgotten > 0
-    }
-
     /// Marks bytes to be put aside, together with those before them that touch them.
     fn put_aside(&mut self, segment: u32, from: u64, to: u64) {
         let pieces = self.aside.entry(segment).or_default();
@@ -159,7 +166,7 @@ impl<S: Store> Repair<S> {
         let Some(known) = salvage(segments, entry) else {
             self.set(keys::url(at, &entry.id), None)?;
             self.done.pages_forgotten += 1;
-            index.forgotten += 1;
+            index.links = Links::All;
             return Ok(());
         };
         self.queue(at, &entry.id, known, row.via_host)
@@ -253,7 +260,7 @@ impl<S: Store> Repair<S> {
             self.put(keys::crawl(crawl), &crawl_row)?;
         }
         self.done.pages_found += 1;
-        index.found += 1;
+        index.links = index.links.max(Links::Found);
         self.flush()?;
         Ok(())
     }

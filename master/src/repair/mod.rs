@@ -17,6 +17,7 @@ mod recount;
 mod trial;
 
 use std::{
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -24,9 +25,9 @@ use std::{
 use serde::Serialize;
 use trawl_shared::{units::Size, url::UrlId};
 
-use self::trial::Trial;
+use self::{index::Links, trial::Trial};
 use crate::{
-    data_dir::DataDir,
+    data_dir::{DataDir, DataDirError},
     frontier::{Frontier, FrontierError, Limits, Offer},
     pages::{Committed, Find, PageStoreError, Place, Segments, Survey},
     server::StartError,
@@ -135,8 +136,13 @@ pub fn repair(path: &Path, is_trial: bool) -> Result<Repaired, RepairError> {
 }
 
 fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, RepairError> {
+    let mark = Mark(data.path().join("repairing"));
+    let broke_off = mark.is_there()?;
+    if !is_trial {
+        mark.set()?;
+    }
     let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done: Repaired::default() };
-    let mut needing = Vec::new();
+    let mut crawls = Vec::new();
     for (number, row) in repair.crawls()? {
         let segments = Segments::new(&data.pages(&row.name), &row.name)?;
         let index = repair.index(number, &segments, data)?;
@@ -145,30 +151,61 @@ fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, 
         if !is_trial {
             fill::put_aside(data, &segments, &index)?;
         }
-        if index.needs_links() {
-            needing.push((number, segments, index));
-        }
+        crawls.push((number, segments, if broke_off { Links::All } else { index.links }));
     }
     repair.recount()?;
     repair.flush()?;
     repair.store.sync()?;
+    crawls.retain(|(_, _, links)| *links > Links::None);
     let Repair { store, mut done, .. } = repair;
-    if needing.is_empty() {
-        return Ok(done);
+    if !crawls.is_empty() {
+        let store = take_links_in(store, crawls, &mut done)?;
+        let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done };
+        repair.wake_crawls()?;
+        repair.flush()?;
+        repair.store.sync()?;
+        done = repair.done;
     }
-    let store = take_links_in(store, needing, &mut done)?;
-    let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done };
-    repair.wake_crawls()?;
-    repair.flush()?;
-    repair.store.sync()?;
-    Ok(repair.done)
+    if !is_trial {
+        mark.remove()?;
+    }
+    Ok(done)
+}
+
+/// A file that is there while a repair is under way. Its rows tell no more that links
+/// have still to be taken in once a repair has broken off: the next one takes in all.
+struct Mark(PathBuf);
+
+impl Mark {
+    fn is_there(&self) -> Result<bool, RepairError> {
+        self.0.try_exists().map_err(|error| self.failed(error))
+    }
+
+    fn set(&self) -> Result<(), RepairError> {
+        let set = File::create(&self.0).and_then(|file| file.sync_all());
+        set.and_then(|()| self.sync_dir()).map_err(|error| self.failed(error))
+    }
+
+    fn remove(&self) -> Result<(), RepairError> {
+        let removed = fs::remove_file(&self.0);
+        removed.and_then(|()| self.sync_dir()).map_err(|error| self.failed(error))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+
+    fn failed(&self, source: io::Error) -> RepairError {
+        let path = self.0.display().to_string();
+        StartError::from(DataDirError::Io { path, source }).into()
+    }
 }
 
 /// Offers the links of pages to the frontier as if they had just come: of those found, and
 /// if URLs were forgotten, of all, so that they are met again.
 fn take_links_in<S: Store>(
     store: S,
-    crawls: Vec<(u32, Segments, index::Index)>,
+    crawls: Vec<(u32, Segments, Links)>,
     done: &mut Repaired,
 ) -> Result<S, RepairError> {
     let (mut frontier, now) = Frontier::open(store, Limits::default(), "")?;
@@ -177,12 +214,12 @@ fn take_links_in<S: Store>(
     };
     let before = known(&frontier);
     let mut pages = 0u64;
-    for (number, segments, index) in crawls {
+    for (number, segments, links) in crawls {
         let mut survey = Survey::of_all(segments, Committed::default())?;
         while let Some(find) = survey.next_find()? {
             let Find::Page(page) = find else { continue };
             let Some((at, row)) = frontier.fetched(number, &page.meta.url)? else { continue };
-            let is_meant = index.forgotten > 0 || row.token == 0;
+            let is_meant = links == Links::All || row.token == 0;
             if !is_meant || Place::decode(&row.place) != Some(page.place) {
                 continue;
             }

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     frontier::{Judgement, LeaseRequest, Moment, Outcome, Report},
     pages::{PageStore, tests::Sample},
-    store::{keys::Slot, rows::QueueRow},
+    store::{Rows, keys::Slot, rows::QueueRow},
     verify::{Kind, Report as Proof, Verifier},
 };
 
@@ -331,4 +331,81 @@ fn a_place_that_is_lent_twice() {
     });
     mended(&path, Kind::Lease);
     assert_eq!(proof(&path).crawls[0].leased, 1);
+}
+
+/// A store whose disk breaks after so many changes.
+struct Breaking {
+    base: SledStore,
+    left: usize,
+}
+
+impl Store for Breaking {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.base.get(key)
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
+        self.base.range(from, to)
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let left = self.left.checked_sub(1);
+        self.left = left.ok_or_else(|| StoreError::Damaged("broken".into()))?;
+        self.base.apply(batch)?;
+        self.base.sync()
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.base.sync()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_breaks_off_anywhere() {
+    let (temp, path) = directory();
+    // A page that is found and has a new link, and one to be met again by the links of others.
+    let mut sample = Sample::new(&format!("{HOST}/new"), 200, b"new");
+    sample.meta.outlinks = vec![outlink(&format!("{HOST}/another"))];
+    let last = segment(&path, proof(&path).crawls[0].segments);
+    let bytes = fs::read(&last).unwrap();
+    fs::write(&last, [&bytes[..], &sample.records().0].concat()).unwrap();
+    let gone = place(&path, 7);
+    for at in [gone.offset, gone.request_at(), gone.metadata_at()] {
+        flip(&segment(&path, gone.segment), at + 30);
+    }
+    for changes in 0.. {
+        let copied = temp.path().join(changes.to_string());
+        copy(&path, &copied);
+        let whole = {
+            let data = DataDir::open(&copied).unwrap();
+            let base = SledStore::open(&data.frontier(), CACHE).unwrap();
+            mend(Breaking { base, left: changes }, &data, false).is_ok()
+        };
+        assert_eq!(copied.join("repairing").exists(), !whole, "after {changes} changes");
+        repair(&copied, false).unwrap();
+        let proof = proof(&copied);
+        assert_eq!(proof.differences, [""; 0], "after {changes} changes");
+        let crawl = &proof.crawls[0];
+        let counts = (crawl.discovered, crawl.fetched, crawl.queued);
+        assert_eq!(counts, (44, 40, 4), "after {changes} changes");
+        assert!(repair(&copied, false).unwrap().is_nothing(), "after {changes} changes");
+        fs::remove_dir_all(&copied).unwrap();
+        if whole {
+            assert!(changes > 5, "it changes more than {changes} times");
+            break;
+        }
+    }
 }
