@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -56,9 +56,8 @@ pub(super) fn put_aside(
     }
     for number in &index.missing {
         let path = segments.path(*number);
-        let made = fs::write(&path, head(segments, *number)).and_then(|()| sync(&path));
+        let made = write_whole(&path, &mut &head(segments, *number)[..]);
         made.map_err(|error| failed(&path, error))?;
-        segments.sync_dir()?;
     }
     Ok(())
 }
@@ -116,7 +115,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Fills a gap, or cuts off the end.
 fn fill(segments: &Segments, number: u32, from: u64, to: u64) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(segments.path(number))?;
+    let path = segments.path(number);
+    if fs::metadata(&path)?.nlink() > 1 {
+        // Of a dump it was loaded from, which is to stay as it is.
+        write_whole(&path, &mut File::open(&path)?)?;
+    }
+    let file = OpenOptions::new().read(true).write(true).open(&path)?;
     if file.metadata()?.len() <= to {
         file.set_len(from)?;
         if from == 0 {

@@ -212,6 +212,30 @@ fn a_segment_cut_in_the_middle_and_one_that_is_gone() {
 }
 
 #[test]
+fn segments_that_a_backup_shares_are_changed_in_a_copy() {
+    let (temp, path) = directory();
+    let place = place(&path, 7);
+    let shared = segment(&path, place.segment);
+    flip(&shared, place.metadata_at() + 30);
+    let last = segment(&path, proof(&path).crawls[0].segments);
+    fs::write(&last, b"").unwrap();
+    let backup = temp.path().join("backup");
+    fs::create_dir(&backup).unwrap();
+    let links = [&shared, &last].map(|file| (file, backup.join(file.file_name().unwrap())));
+    let before = links.each_ref().map(|(file, link)| {
+        fs::hard_link(file, link).unwrap();
+        fs::read(link).unwrap()
+    });
+    mended(&path, Kind::PageDamaged);
+    for ((file, link), before) in links.iter().zip(before) {
+        assert!(fs::read(link).unwrap() == before, "{} has changed", link.display());
+        assert!(fs::read(file).unwrap() != before, "{} was mended", file.display());
+    }
+    let names = fs::read_dir(path.join("pages/c")).unwrap();
+    assert_eq!(names.count() as u64, proof(&path).crawls[0].segments as u64);
+}
+
+#[test]
 fn a_page_that_the_frontier_does_not_know() {
     let (_temp, path) = directory();
     let id = UrlId::of(&url(11));
