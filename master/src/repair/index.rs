@@ -169,17 +169,18 @@ impl<S: Store> Repair<S> {
             index.links = Links::All;
             return Ok(());
         };
-        self.queue(at, &entry.id, known, row.via_host)
+        self.done.pages_queued += 1;
+        Ok(self.queue(at, &entry.id, known, row.via_host)?)
     }
 
     /// Puts a URL into its queue.
-    fn queue(
+    pub(super) fn queue(
         &mut self,
         at: HostRef,
         id: &UrlId,
         known: Known,
         via_host: u32,
-    ) -> Result<(), RepairError> {
+    ) -> Result<(), StoreError> {
         let mut crawl = self.crawl(at.crawl)?;
         let slot = Slot { due: 0, depth: known.depth, seq: crawl.next_seq };
         crawl.next_seq += 1;
@@ -189,8 +190,7 @@ impl<S: Store> Repair<S> {
         self.put(keys::queue(at, slot), &queued)?;
         let state = UrlState::Pending(slot.encode().to_vec());
         self.put(keys::url(at, id), &UrlRow { state: Some(state) })?;
-        self.done.pages_queued += 1;
-        Ok(self.flush()?)
+        self.flush()
     }
 
     /// A page lies in the segments: its URL is fetched, unless it is already. `wrong` is the
@@ -216,7 +216,10 @@ impl<S: Store> Repair<S> {
         if index.takes(place.segment, place.offset) {
             index.put_aside(place.segment, place.offset, place.end());
             return match Known::of(&page.meta, &page.id).filter(|_| known.is_none()) {
-                Some(known) => self.queue(at, &page.id, known, 0),
+                Some(known) => {
+                    self.done.pages_queued += 1;
+                    Ok(self.queue(at, &page.id, known, 0)?)
+                }
                 None => Ok(()),
             };
         }
@@ -337,12 +340,12 @@ fn is_page(segments: &Segments, place: Place, id: &UrlId) -> bool {
     .is_ok_and(|meta| UrlId::of(&meta.url) == *id)
 }
 
-/// What is still known of a URL whose page is not whole.
-struct Known {
-    path: String,
-    depth: u16,
-    hops: u32,
-    via: Vec<u8>,
+/// What is still known of a URL that is to wait again.
+pub(super) struct Known {
+    pub(super) path: String,
+    pub(super) depth: u16,
+    pub(super) hops: u32,
+    pub(super) via: Vec<u8>,
 }
 
 impl Known {
@@ -359,7 +362,7 @@ impl Known {
 }
 
 /// A URL without its host, if it has this id.
-fn path_of(url: &str, id: &UrlId) -> Option<String> {
+pub(super) fn path_of(url: &str, id: &UrlId) -> Option<String> {
     let url = CrawlUrl::parse(url).ok()?;
     (url.id() == *id).then(|| url.path_and_query().to_owned())
 }

@@ -99,7 +99,8 @@ pub struct Repaired {
     pub pages_found: u64,
     /// Pages that were gone or damaged, and whose URLs wait again.
     pub pages_queued: u64,
-    /// The same, but their URLs are not known any more.
+    /// URLs that are not known any more: of pages that were gone or damaged, and of rows
+    /// that do not tell them.
     pub pages_forgotten: u64,
     /// URLs taken in of the pages' links.
     pub links_taken_in: u64,
@@ -153,9 +154,14 @@ fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, 
         }
         crawls.push((number, segments, if broke_off { Links::All } else { index.links }));
     }
-    repair.recount()?;
+    let forgetful = repair.recount()?;
     repair.flush()?;
     repair.store.sync()?;
+    for (number, _, links) in &mut crawls {
+        if forgetful.contains(number) {
+            *links = Links::All;
+        }
+    }
     crawls.retain(|(_, _, links)| *links > Links::None);
     let Repair { store, mut done, .. } = repair;
     if !crawls.is_empty() {

@@ -285,10 +285,24 @@ fn bytes_that_are_nothing_between_pages_and_before_them() {
 #[test]
 fn rows_and_counts_of_every_table() {
     type Plant = fn(&mut SledStore);
-    let plants: [(&str, Kind, Plant); 8] = [
+    let plants: [(&str, Kind, Plant); 10] = [
         ("a queue row gone", Kind::Queue, |store| {
             let key = row(store, b'Q', 0).0;
             store.apply(vec![(key, None)]).unwrap();
+        }),
+        ("a queue row that cannot be read", Kind::Queue, |store| {
+            let key = row(store, b'Q', 0).0;
+            store.apply(vec![(key, Some(b"\xff\xff".to_vec()))]).unwrap();
+        }),
+        ("an end of a kind that is not known", Kind::Row, |store| {
+            let (queued, value) = row(store, b'Q', 0);
+            let path = decode::<QueueRow>(&value).unwrap().path;
+            let id = UrlId::of(&format!("{HOST}{path}"));
+            let ended =
+                crate::store::rows::EndedRow { class: 99, path, depth: 3, ..Default::default() };
+            let ended = UrlRow { state: Some(UrlState::Ended(ended)) };
+            let key = keys::url(HostRef { crawl: 1, host: 1 }, &id);
+            store.apply(vec![(queued, None), (key, Some(ended.encode_to_vec()))]).unwrap();
         }),
         ("a waiting URL gone", Kind::Queue, |store| {
             let (_, value) = row(store, b'Q', 0);
@@ -333,7 +347,10 @@ fn rows_and_counts_of_every_table() {
         let done = mended(&path, kind);
         assert_eq!(done.left, [""; 0], "{what}");
         let crawl = &proof(&path).crawls[0];
-        assert_eq!(crawl.fetched, PAGES as u64, "{what}");
+        let counts = (crawl.fetched, crawl.discovered, crawl.queued);
+        assert_eq!(counts, (PAGES as u64, 42, 2), "{what}: {done:?}");
+        let forgotten = u64::from(what.starts_with("a queue row"));
+        assert_eq!((done.pages_forgotten, done.links_taken_in), (forgotten, forgotten), "{what}");
     }
 }
 
