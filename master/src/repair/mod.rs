@@ -23,7 +23,10 @@ use std::{
 };
 
 use serde::Serialize;
-use trawl_shared::{units::Size, url::UrlId};
+use trawl_shared::{
+    units::Size,
+    url::{CANON_VERSION, UrlId},
+};
 
 use self::{index::Links, trial::Trial};
 use crate::{
@@ -35,7 +38,7 @@ use crate::{
     store::{
         Batch, Row, Store, StoreError,
         keys::{self, HostRef},
-        rows::{CrawlRow, Finish, UrlRow, UrlState, decode},
+        rows::{CrawlRow, Finish, MetaRow, UrlRow, UrlState, decode},
         sled::SledStore,
     },
     verify::VerifyError,
@@ -72,6 +75,13 @@ pub enum RepairError {
     /// Links could not be taken in.
     #[error(transparent)]
     Frontier(#[from] FrontierError),
+    /// The master's row is not there, and no other row tells what it told.
+    #[error(
+        "the row of the frontier that tells the data directory's name, the master's epoch and the \
+         rules of its URL ids {0}, and nothing can be mended without it; load a dump into a new \
+         directory with `trawl load`"
+    )]
+    NoMaster(&'static str),
     /// The system said no.
     #[error("could not put bytes aside: {}: {source}", path.display())]
     Aside {
@@ -137,6 +147,9 @@ pub fn repair(path: &Path, is_trial: bool) -> Result<Repaired, RepairError> {
 }
 
 fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, RepairError> {
+    if is_new(&store, data)? {
+        return Ok(Repaired::default());
+    }
     let mark = Mark(data.path().join("repairing"));
     let broke_off = mark.is_there()?;
     if !is_trial {
@@ -176,6 +189,28 @@ fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, 
         mark.remove()?;
     }
     Ok(done)
+}
+
+/// Whether no master has got as far as to write its row, so that there is nothing to mend.
+///
+/// # Errors
+/// If the row is gone from a store in use, or tells of rules that this build does not have.
+fn is_new(store: &impl Store, data: &DataDir) -> Result<bool, RepairError> {
+    let Some(row) = store.get(keys::META)? else {
+        let is_empty = store.range(keys::ALL.0, keys::ALL.1).next().is_none();
+        if is_empty && !data.path().join("pages").exists() {
+            return Ok(true);
+        }
+        return Err(RepairError::NoMaster("is gone"));
+    };
+    match decode::<MetaRow>(&row) {
+        // Every master writes it.
+        Ok(MetaRow { canon_version: 0, .. }) | Err(_) => {
+            Err(RepairError::NoMaster("cannot be read"))
+        }
+        Ok(MetaRow { canon_version: CANON_VERSION, .. }) => Ok(false),
+        Ok(meta) => Err(FrontierError::Canon { found: meta.canon_version }.into()),
+    }
 }
 
 /// A file that is there while a repair is under way. Its rows tell no more that links

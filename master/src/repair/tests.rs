@@ -450,3 +450,49 @@ fn a_repair_that_breaks_off_anywhere() {
         }
     }
 }
+
+#[test]
+fn a_frontier_of_no_master_or_of_other_rules_is_left_as_it_is() {
+    let meta = |canon_version| MetaRow { canon_version, epoch: 3, ..MetaRow::default() };
+    for (row, error) in [
+        (None, "the rules of its URL ids is gone"),
+        (Some(b"\xff\xff".to_vec()), "cannot be read"),
+        (Some(meta(0).encode_to_vec()), "cannot be read"),
+        (Some(meta(CANON_VERSION + 1).encode_to_vec()), "canonicalisation rules"),
+    ] {
+        let (_temp, path) = directory();
+        // Something that would be mended.
+        plant(&path, |store| {
+            let queued = crate::repair::tests::row(store, b'Q', 0).0;
+            store.apply(vec![(queued, None), (keys::META.to_vec(), row)]).unwrap();
+        });
+        let rows = || {
+            let mut rows = Vec::new();
+            let all = |store: &mut SledStore| {
+                rows.extend(store.range(keys::ALL.0, keys::ALL.1).map(Result::unwrap));
+            };
+            plant(&path, all);
+            rows
+        };
+        let before = rows();
+        for is_trial in [true, false] {
+            let said = repair(&path, is_trial).unwrap_err().to_string();
+            assert!(said.contains(error), "{said}");
+        }
+        assert!(rows() == before, "{error}: rows have changed");
+        assert!(!path.join("repairing").exists());
+    }
+}
+
+#[test]
+fn a_directory_that_no_master_has_begun() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let data = DataDir::open_or_create(&path).unwrap();
+    drop(SledStore::open(&data.frontier(), CACHE).unwrap());
+    drop(data);
+    assert!(repair(&path, false).unwrap().is_nothing());
+    plant(&path, |store| {
+        assert!(store.range(keys::ALL.0, keys::ALL.1).next().is_none(), "a row was written");
+    });
+}
