@@ -7,8 +7,8 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::FileExt,
-    path::Path,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
 };
 
 use flate2::Crc;
@@ -39,13 +39,15 @@ pub(super) fn put_aside(
     let failed = |path: &Path, source| RepairError::Aside { path: path.into(), source };
     if !index.aside.is_empty() {
         fs::create_dir_all(&aside).map_err(|error| failed(&aside, error))?;
+        // Down to the directory that it is in.
+        let made = aside.ancestors().skip(1).take(2).try_for_each(sync);
+        made.map_err(|error| failed(&aside, error))?;
     }
     for (number, pieces) in &index.aside {
         let path = segments.path(*number);
         for (from, to) in pieces {
             let copy = aside.join(format!("{}.{from}-{to}", segments.file_name(*number)));
             copy_out(&path, *from, *to, &copy).map_err(|error| failed(&copy, error))?;
-            sync(&aside).map_err(|error| failed(&aside, error))?;
             fill(segments, *number, *from, *to).map_err(|error| failed(&path, error))?;
         }
     }
@@ -54,9 +56,8 @@ pub(super) fn put_aside(
     }
     for number in &index.missing {
         let path = segments.path(*number);
-        let made = fs::write(&path, head(segments, *number)).and_then(|()| sync(&path));
+        let made = write_whole(&path, &mut &head(segments, *number)[..]);
         made.map_err(|error| failed(&path, error))?;
-        segments.sync_dir()?;
     }
     Ok(())
 }
@@ -80,17 +81,46 @@ fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Copies a piece of a segment. A copy of that name is one that an earlier repair put
+/// aside, and may be all that there is of those bytes: it stays, and this one gets a number.
 fn copy_out(segment: &Path, from: u64, to: u64, copy: &Path) -> io::Result<()> {
     let mut segment = File::open(segment)?;
     segment.seek(SeekFrom::Start(from))?;
-    let mut copy = File::create(copy)?;
-    io::copy(&mut segment.take(to - from), &mut copy)?;
-    copy.sync_all()
+    let mut name = copy.to_owned();
+    for number in 1.. {
+        if !name.try_exists()? {
+            break;
+        }
+        name = with_suffix(copy, &number.to_string());
+    }
+    write_whole(&name, &mut segment.take(to - from))
+}
+
+/// Makes a file, or puts another in its place: all of it or nothing, and durable.
+fn write_whole(path: &Path, from: &mut impl Read) -> io::Result<()> {
+    let partial = with_suffix(path, "partial");
+    let mut file = File::create(&partial)?;
+    io::copy(from, &mut file)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".");
+    path.push(suffix);
+    path.into()
 }
 
 /// Fills a gap, or cuts off the end.
 fn fill(segments: &Segments, number: u32, from: u64, to: u64) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(segments.path(number))?;
+    let path = segments.path(number);
+    if fs::metadata(&path)?.nlink() > 1 {
+        // Of a dump it was loaded from, which is to stay as it is.
+        write_whole(&path, &mut File::open(&path)?)?;
+    }
+    let file = OpenOptions::new().read(true).write(true).open(&path)?;
     if file.metadata()?.len() <= to {
         file.set_len(from)?;
         if from == 0 {
@@ -165,6 +195,7 @@ fn filling(bytes: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
     use trawl_shared::warc::{RECORD_BYTES_MAX, Record, read_member};
 
     use super::*;
@@ -187,5 +218,19 @@ mod tests {
             assert_eq!(read, length);
             assert_eq!(Record::parse(&out).unwrap().kind, RecordType::Warcinfo);
         }
+    }
+
+    #[test]
+    fn what_was_put_aside_stays() {
+        let dir = TempDir::new().unwrap();
+        let (segment, copy) = (dir.path().join("segment"), dir.path().join("segment.2-5"));
+        for (bytes, number) in [("..one..", ""), ("..two..", ".1"), ("..tri..", ".2")] {
+            fs::write(&segment, bytes).unwrap();
+            copy_out(&segment, 2, 5, &copy).unwrap();
+            let copied = fs::read_to_string(format!("{}{number}", copy.display())).unwrap();
+            assert_eq!(copied, bytes[2..5]);
+        }
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "one");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "nothing is left half done");
     }
 }

@@ -22,6 +22,18 @@ use crate::{
     verify::matcher::{Entry, Match, Matcher},
 };
 
+/// Whose links are to be taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Links {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Those of the pages that no lease brought: they were found.
+    Found,
+    /// Those of all pages, as URLs were forgotten that they may lead to.
+    All,
+}
+
 /// What the segments are to become.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -29,18 +41,13 @@ pub(super) struct Index {
     pub(super) aside: BTreeMap<u32, Vec<(u64, u64)>>,
     /// Segments to make.
     pub(super) missing: Vec<u32>,
-    /// Pages found, and entries forgotten.
-    pub(super) found: u64,
-    pub(super) forgotten: u64,
+    /// Whose links are to be taken in.
+    pub(super) links: Links,
     /// A piece too short to be filled: what follows has to go with it.
     short: Option<(u32, u64)>,
 }
 
 impl Index {
-    pub(super) fn needs_links(&self) -> bool {
-        self.found > 0 || self.forgotten > 0
-    }
-
     /// Marks bytes to be put aside, together with those before them that touch them.
     fn put_aside(&mut self, segment: u32, from: u64, to: u64) {
         let pieces = self.aside.entry(segment).or_default();
@@ -159,20 +166,21 @@ impl<S: Store> Repair<S> {
         let Some(known) = salvage(segments, entry) else {
             self.set(keys::url(at, &entry.id), None)?;
             self.done.pages_forgotten += 1;
-            index.forgotten += 1;
+            index.links = Links::All;
             return Ok(());
         };
-        self.queue(at, &entry.id, known, row.via_host)
+        self.done.pages_queued += 1;
+        Ok(self.queue(at, &entry.id, known, row.via_host)?)
     }
 
     /// Puts a URL into its queue.
-    fn queue(
+    pub(super) fn queue(
         &mut self,
         at: HostRef,
         id: &UrlId,
         known: Known,
         via_host: u32,
-    ) -> Result<(), RepairError> {
+    ) -> Result<(), StoreError> {
         let mut crawl = self.crawl(at.crawl)?;
         let slot = Slot { due: 0, depth: known.depth, seq: crawl.next_seq };
         crawl.next_seq += 1;
@@ -182,8 +190,7 @@ impl<S: Store> Repair<S> {
         self.put(keys::queue(at, slot), &queued)?;
         let state = UrlState::Pending(slot.encode().to_vec());
         self.put(keys::url(at, id), &UrlRow { state: Some(state) })?;
-        self.done.pages_queued += 1;
-        Ok(self.flush()?)
+        self.flush()
     }
 
     /// A page lies in the segments: its URL is fetched, unless it is already. `wrong` is the
@@ -209,7 +216,10 @@ impl<S: Store> Repair<S> {
         if index.takes(place.segment, place.offset) {
             index.put_aside(place.segment, place.offset, place.end());
             return match Known::of(&page.meta, &page.id).filter(|_| known.is_none()) {
-                Some(known) => self.queue(at, &page.id, known, 0),
+                Some(known) => {
+                    self.done.pages_queued += 1;
+                    Ok(self.queue(at, &page.id, known, 0)?)
+                }
                 None => Ok(()),
             };
         }
@@ -253,7 +263,7 @@ impl<S: Store> Repair<S> {
             self.put(keys::crawl(crawl), &crawl_row)?;
         }
         self.done.pages_found += 1;
-        index.found += 1;
+        index.links = index.links.max(Links::Found);
         self.flush()?;
         Ok(())
     }
@@ -330,12 +340,12 @@ fn is_page(segments: &Segments, place: Place, id: &UrlId) -> bool {
     .is_ok_and(|meta| UrlId::of(&meta.url) == *id)
 }
 
-/// What is still known of a URL whose page is not whole.
-struct Known {
-    path: String,
-    depth: u16,
-    hops: u32,
-    via: Vec<u8>,
+/// What is still known of a URL that is to wait again.
+pub(super) struct Known {
+    pub(super) path: String,
+    pub(super) depth: u16,
+    pub(super) hops: u32,
+    pub(super) via: Vec<u8>,
 }
 
 impl Known {
@@ -352,7 +362,7 @@ impl Known {
 }
 
 /// A URL without its host, if it has this id.
-fn path_of(url: &str, id: &UrlId) -> Option<String> {
+pub(super) fn path_of(url: &str, id: &UrlId) -> Option<String> {
     let url = CrawlUrl::parse(url).ok()?;
     (url.id() == *id).then(|| url.path_and_query().to_owned())
 }

@@ -17,16 +17,20 @@ mod recount;
 mod trial;
 
 use std::{
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
-use trawl_shared::{units::Size, url::UrlId};
+use trawl_shared::{
+    units::Size,
+    url::{CANON_VERSION, UrlId},
+};
 
-use self::trial::Trial;
+use self::{index::Links, trial::Trial};
 use crate::{
-    data_dir::DataDir,
+    data_dir::{DataDir, DataDirError},
     frontier::{Frontier, FrontierError, Limits, Offer},
     pages::{Committed, Find, PageStoreError, Place, Segments, Survey},
     server::StartError,
@@ -34,7 +38,7 @@ use crate::{
     store::{
         Batch, Row, Store, StoreError,
         keys::{self, HostRef},
-        rows::{CrawlRow, Finish, UrlRow, UrlState, decode},
+        rows::{CrawlRow, Finish, MetaRow, UrlRow, UrlState, decode},
         sled::SledStore,
     },
     verify::VerifyError,
@@ -71,6 +75,13 @@ pub enum RepairError {
     /// Links could not be taken in.
     #[error(transparent)]
     Frontier(#[from] FrontierError),
+    /// The master's row is not there, and no other row tells what it told.
+    #[error(
+        "the row of the frontier that tells the data directory's name, the master's epoch and the \
+         rules of its URL ids {0}, and nothing can be mended without it; load a dump into a new \
+         directory with `trawl load`"
+    )]
+    NoMaster(&'static str),
     /// The system said no.
     #[error("could not put bytes aside: {}: {source}", path.display())]
     Aside {
@@ -98,7 +109,8 @@ pub struct Repaired {
     pub pages_found: u64,
     /// Pages that were gone or damaged, and whose URLs wait again.
     pub pages_queued: u64,
-    /// The same, but their URLs are not known any more.
+    /// URLs that are not known any more: of pages that were gone or damaged, and of rows
+    /// that do not tell them.
     pub pages_forgotten: u64,
     /// URLs taken in of the pages' links.
     pub links_taken_in: u64,
@@ -135,8 +147,16 @@ pub fn repair(path: &Path, is_trial: bool) -> Result<Repaired, RepairError> {
 }
 
 fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, RepairError> {
+    if is_new(&store, data)? {
+        return Ok(Repaired::default());
+    }
+    let mark = Mark(data.path().join("repairing"));
+    let broke_off = mark.is_there()?;
+    if !is_trial {
+        mark.set()?;
+    }
     let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done: Repaired::default() };
-    let mut needing = Vec::new();
+    let mut crawls = Vec::new();
     for (number, row) in repair.crawls()? {
         let segments = Segments::new(&data.pages(&row.name), &row.name)?;
         let index = repair.index(number, &segments, data)?;
@@ -145,30 +165,88 @@ fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, 
         if !is_trial {
             fill::put_aside(data, &segments, &index)?;
         }
-        if index.needs_links() {
-            needing.push((number, segments, index));
+        crawls.push((number, segments, if broke_off { Links::All } else { index.links }));
+    }
+    let forgetful = repair.recount()?;
+    repair.flush()?;
+    repair.store.sync()?;
+    for (number, _, links) in &mut crawls {
+        if forgetful.contains(number) {
+            *links = Links::All;
         }
     }
-    repair.recount()?;
-    repair.flush()?;
-    repair.store.sync()?;
+    crawls.retain(|(_, _, links)| *links > Links::None);
     let Repair { store, mut done, .. } = repair;
-    if needing.is_empty() {
-        return Ok(done);
+    if !crawls.is_empty() {
+        let store = take_links_in(store, crawls, &mut done)?;
+        let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done };
+        repair.wake_crawls()?;
+        repair.flush()?;
+        repair.store.sync()?;
+        done = repair.done;
     }
-    let store = take_links_in(store, needing, &mut done)?;
-    let mut repair = Repair { store, batch: Batch::new(), unsynced: 0, done };
-    repair.wake_crawls()?;
-    repair.flush()?;
-    repair.store.sync()?;
-    Ok(repair.done)
+    if !is_trial {
+        mark.remove()?;
+    }
+    Ok(done)
+}
+
+/// Whether no master has got as far as to write its row, so that there is nothing to mend.
+///
+/// # Errors
+/// If the row is gone from a store in use, or tells of rules that this build does not have.
+fn is_new(store: &impl Store, data: &DataDir) -> Result<bool, RepairError> {
+    let Some(row) = store.get(keys::META)? else {
+        let is_empty = store.range(keys::ALL.0, keys::ALL.1).next().is_none();
+        if is_empty && !data.path().join("pages").exists() {
+            return Ok(true);
+        }
+        return Err(RepairError::NoMaster("is gone"));
+    };
+    match decode::<MetaRow>(&row) {
+        // Every master writes it.
+        Ok(MetaRow { canon_version: 0, .. }) | Err(_) => {
+            Err(RepairError::NoMaster("cannot be read"))
+        }
+        Ok(MetaRow { canon_version: CANON_VERSION, .. }) => Ok(false),
+        Ok(meta) => Err(FrontierError::Canon { found: meta.canon_version }.into()),
+    }
+}
+
+/// A file that is there while a repair is under way. Its rows tell no more that links
+/// have still to be taken in once a repair has broken off: the next one takes in all.
+struct Mark(PathBuf);
+
+impl Mark {
+    fn is_there(&self) -> Result<bool, RepairError> {
+        self.0.try_exists().map_err(|error| self.failed(error))
+    }
+
+    fn set(&self) -> Result<(), RepairError> {
+        let set = File::create(&self.0).and_then(|file| file.sync_all());
+        set.and_then(|()| self.sync_dir()).map_err(|error| self.failed(error))
+    }
+
+    fn remove(&self) -> Result<(), RepairError> {
+        let removed = fs::remove_file(&self.0);
+        removed.and_then(|()| self.sync_dir()).map_err(|error| self.failed(error))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+
+    fn failed(&self, source: io::Error) -> RepairError {
+        let path = self.0.display().to_string();
+        StartError::from(DataDirError::Io { path, source }).into()
+    }
 }
 
 /// Offers the links of pages to the frontier as if they had just come: of those found, and
 /// if URLs were forgotten, of all, so that they are met again.
 fn take_links_in<S: Store>(
     store: S,
-    crawls: Vec<(u32, Segments, index::Index)>,
+    crawls: Vec<(u32, Segments, Links)>,
     done: &mut Repaired,
 ) -> Result<S, RepairError> {
     let (mut frontier, now) = Frontier::open(store, Limits::default(), "")?;
@@ -177,12 +255,12 @@ fn take_links_in<S: Store>(
     };
     let before = known(&frontier);
     let mut pages = 0u64;
-    for (number, segments, index) in crawls {
+    for (number, segments, links) in crawls {
         let mut survey = Survey::of_all(segments, Committed::default())?;
         while let Some(find) = survey.next_find()? {
             let Find::Page(page) = find else { continue };
             let Some((at, row)) = frontier.fetched(number, &page.meta.url)? else { continue };
-            let is_meant = index.forgotten > 0 || row.token == 0;
+            let is_meant = links == Links::All || row.token == 0;
             if !is_meant || Place::decode(&row.place) != Some(page.place) {
                 continue;
             }

@@ -8,7 +8,10 @@ use trawl_shared::{
     url::{CrawlUrl, UrlId},
 };
 
-use super::Repair;
+use super::{
+    Repair,
+    index::{Known, path_of},
+};
 use crate::{
     frontier::StoredSpec,
     pages::Place,
@@ -39,16 +42,19 @@ struct Count {
 type Lent = BTreeSet<(HostRef, Slot)>;
 
 impl<S: Store> Repair<S> {
-    /// Brings all rows in order.
-    pub(super) fn recount(&mut self) -> Result<(), StoreError> {
+    /// Brings all rows in order. Returns the crawls that forgot URLs by that.
+    pub(super) fn recount(&mut self) -> Result<BTreeSet<u32>, StoreError> {
         self.flush()?;
         let (mut host_last, mut crawl_last) = (0, 0);
         let mut lent = Lent::new();
+        let mut forgetful = BTreeSet::new();
         for (number, _) in self.crawls()? {
             crawl_last = number;
             for host in self.hosts(number)? {
                 host_last = host_last.max(host);
-                self.mend_queue(HostRef { crawl: number, host })?;
+                if self.mend_queue(HostRef { crawl: number, host })? {
+                    forgetful.insert(number);
+                }
             }
             self.flush()?;
         }
@@ -68,7 +74,8 @@ impl<S: Store> Repair<S> {
             self.put(keys::META.to_vec(), &meta)?;
             self.done.counts_mended += 1;
         }
-        self.flush()
+        self.flush()?;
+        Ok(forgetful)
     }
 
     /// The hosts that a crawl has rows of.
@@ -119,17 +126,19 @@ impl<S: Store> Repair<S> {
         Ok(None)
     }
 
-    /// Every row of the queue has its URL in the visited set, and the reverse.
-    fn mend_queue(&mut self, at: HostRef) -> Result<(), StoreError> {
+    /// Every row of the queue has its URL in the visited set, and the reverse. Returns
+    /// whether URLs may have been forgotten.
+    fn mend_queue(&mut self, at: HostRef) -> Result<bool, StoreError> {
         let Some(host_key) = self.host_key(at)? else {
             let name = format!("host number {} of crawl number {} has no name", at.host, at.crawl);
             self.done.left.push(name);
-            return Ok(());
+            return Ok(false);
         };
         if self.store.get(&keys::host(at))?.is_none_or(|row| decode::<HostRow>(&row).is_err()) {
             self.put(keys::host(at), &HostRow { key: host_key.clone(), ..HostRow::default() })?;
             self.done.rows_mended += 1;
         }
+        let mut is_forgetful = false;
         let range = host_range(b'Q', at);
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -137,7 +146,7 @@ impl<S: Store> Repair<S> {
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for (key, value) in rows {
-                self.mend_queued(at, &host_key, key, &value)?;
+                is_forgetful |= self.mend_queued(at, &host_key, key, &value)?;
             }
         }
         self.flush()?;
@@ -148,33 +157,36 @@ impl<S: Store> Repair<S> {
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for (key, value) in rows {
-                self.mend_url(at, &host_key, key, &value)?;
+                is_forgetful |= self.mend_url(at, &host_key, key, &value)?;
             }
         }
-        self.flush()
+        self.flush()?;
+        Ok(is_forgetful)
     }
 
-    /// A row of the queue.
+    /// A row of the queue. Returns whether its URL may have been forgotten.
     fn mend_queued(
         &mut self,
         at: HostRef,
         host_key: &str,
         key: Vec<u8>,
         value: &[u8],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let slot = keys::slot_of(&key);
         let row = decode::<QueueRow>(value).ok();
         let url = row.map(|row| format!("{host_key}{}", row.path));
         let url = url.filter(|url| CrawlUrl::parse(url).is_ok_and(|known| known.as_str() == url));
         let (Some(slot), Some(url)) = (slot, url) else {
+            // If the visited set knows the URL, it is counted there.
             self.done.rows_mended += 1;
-            return self.set(key, None);
+            self.set(key, None)?;
+            return Ok(true);
         };
         let id = UrlId::of(&url);
         let pending = || UrlRow { state: Some(UrlState::Pending(slot.encode().to_vec())) };
         self.flush()?;
         match self.url(at, &id)? {
-            Some(UrlState::Pending(other)) if other == slot.encode() => return Ok(()),
+            Some(UrlState::Pending(other)) if other == slot.encode() => return Ok(false),
             Some(UrlState::Pending(other)) => {
                 let other = Slot::decode(&other).map(|other| keys::queue(at, other));
                 let is_there = match other {
@@ -191,21 +203,23 @@ impl<S: Store> Repair<S> {
             None => self.put(keys::url(at, &id), &pending())?,
         }
         self.done.rows_mended += 1;
-        self.flush()
+        self.flush()?;
+        Ok(false)
     }
 
-    /// A row of the visited set.
+    /// A row of the visited set. Returns whether its URL was forgotten.
     fn mend_url(
         &mut self,
         at: HostRef,
         host_key: &str,
         key: Vec<u8>,
         value: &[u8],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let state = decode::<UrlRow>(value).ok().and_then(|row| row.state);
-        let is_good = match (keys::url_of(&key), state) {
-            (Some((_, id)), Some(UrlState::Pending(slot))) => {
-                let row = match Slot::decode(&slot) {
+        let id = keys::url_of(&key).map(|(_, id)| id);
+        let is_good = match (id, &state) {
+            (Some(id), Some(UrlState::Pending(slot))) => {
+                let row = match Slot::decode(slot) {
                     Some(slot) => self.store.get(&keys::queue(at, slot))?,
                     None => None,
                 };
@@ -215,15 +229,26 @@ impl<S: Store> Repair<S> {
             (Some(_), Some(UrlState::Fetched(row))) => {
                 Place::decode(&row.place).is_some() && row.sha1.len() == 20 && row.status < 1_000
             }
-            (Some(_), Some(UrlState::Ended(row))) => class(&row).is_some(),
+            (Some(_), Some(UrlState::Ended(row))) => class(row).is_some(),
             _ => false,
         };
         if is_good {
-            return Ok(());
+            return Ok(false);
+        }
+        self.done.rows_mended += 1;
+        if let (Some(id), Some(UrlState::Ended(row))) = (id, state)
+            && let Some(path) = path_of(&format!("{host_key}{}", row.path), &id)
+        {
+            // How it ended cannot be read, but it can be tried again.
+            let depth = u16::try_from(row.depth).unwrap_or(u16::MAX);
+            let known = Known { path, depth, hops: row.hops, via: row.via };
+            self.queue(at, &id, known, row.via_host)?;
+            return Ok(false);
         }
         // Its URL is not known; it is fetched when it is met again.
-        self.done.rows_mended += 1;
-        self.set(key, None)
+        self.done.pages_forgotten += 1;
+        self.set(key, None)?;
+        Ok(true)
     }
 
     /// Leases lend places that there are, and none of them twice.

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     frontier::{Judgement, LeaseRequest, Moment, Outcome, Report},
     pages::{PageStore, tests::Sample},
-    store::{keys::Slot, rows::QueueRow},
+    store::{Rows, keys::Slot, rows::QueueRow},
     verify::{Kind, Report as Proof, Verifier},
 };
 
@@ -212,6 +212,30 @@ fn a_segment_cut_in_the_middle_and_one_that_is_gone() {
 }
 
 #[test]
+fn segments_that_a_backup_shares_are_changed_in_a_copy() {
+    let (temp, path) = directory();
+    let place = place(&path, 7);
+    let shared = segment(&path, place.segment);
+    flip(&shared, place.metadata_at() + 30);
+    let last = segment(&path, proof(&path).crawls[0].segments);
+    fs::write(&last, b"").unwrap();
+    let backup = temp.path().join("backup");
+    fs::create_dir(&backup).unwrap();
+    let links = [&shared, &last].map(|file| (file, backup.join(file.file_name().unwrap())));
+    let before = links.each_ref().map(|(file, link)| {
+        fs::hard_link(file, link).unwrap();
+        fs::read(link).unwrap()
+    });
+    mended(&path, Kind::PageDamaged);
+    for ((file, link), before) in links.iter().zip(before) {
+        assert!(fs::read(link).unwrap() == before, "{} has changed", link.display());
+        assert!(fs::read(file).unwrap() != before, "{} was mended", file.display());
+    }
+    let names = fs::read_dir(path.join("pages/c")).unwrap();
+    assert_eq!(names.count() as u64, proof(&path).crawls[0].segments as u64);
+}
+
+#[test]
 fn a_page_that_the_frontier_does_not_know() {
     let (_temp, path) = directory();
     let id = UrlId::of(&url(11));
@@ -261,10 +285,24 @@ fn bytes_that_are_nothing_between_pages_and_before_them() {
 #[test]
 fn rows_and_counts_of_every_table() {
     type Plant = fn(&mut SledStore);
-    let plants: [(&str, Kind, Plant); 8] = [
+    let plants: [(&str, Kind, Plant); 10] = [
         ("a queue row gone", Kind::Queue, |store| {
             let key = row(store, b'Q', 0).0;
             store.apply(vec![(key, None)]).unwrap();
+        }),
+        ("a queue row that cannot be read", Kind::Queue, |store| {
+            let key = row(store, b'Q', 0).0;
+            store.apply(vec![(key, Some(b"\xff\xff".to_vec()))]).unwrap();
+        }),
+        ("an end of a kind that is not known", Kind::Row, |store| {
+            let (queued, value) = row(store, b'Q', 0);
+            let path = decode::<QueueRow>(&value).unwrap().path;
+            let id = UrlId::of(&format!("{HOST}{path}"));
+            let ended =
+                crate::store::rows::EndedRow { class: 99, path, depth: 3, ..Default::default() };
+            let ended = UrlRow { state: Some(UrlState::Ended(ended)) };
+            let key = keys::url(HostRef { crawl: 1, host: 1 }, &id);
+            store.apply(vec![(queued, None), (key, Some(ended.encode_to_vec()))]).unwrap();
         }),
         ("a waiting URL gone", Kind::Queue, |store| {
             let (_, value) = row(store, b'Q', 0);
@@ -309,7 +347,10 @@ fn rows_and_counts_of_every_table() {
         let done = mended(&path, kind);
         assert_eq!(done.left, [""; 0], "{what}");
         let crawl = &proof(&path).crawls[0];
-        assert_eq!(crawl.fetched, PAGES as u64, "{what}");
+        let counts = (crawl.fetched, crawl.discovered, crawl.queued);
+        assert_eq!(counts, (PAGES as u64, 42, 2), "{what}: {done:?}");
+        let forgotten = u64::from(what.starts_with("a queue row"));
+        assert_eq!((done.pages_forgotten, done.links_taken_in), (forgotten, forgotten), "{what}");
     }
 }
 
@@ -331,4 +372,127 @@ fn a_place_that_is_lent_twice() {
     });
     mended(&path, Kind::Lease);
     assert_eq!(proof(&path).crawls[0].leased, 1);
+}
+
+/// A store whose disk breaks after so many changes.
+struct Breaking {
+    base: SledStore,
+    left: usize,
+}
+
+impl Store for Breaking {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.base.get(key)
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
+        self.base.range(from, to)
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let left = self.left.checked_sub(1);
+        self.left = left.ok_or_else(|| StoreError::Damaged("broken".into()))?;
+        self.base.apply(batch)?;
+        self.base.sync()
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.base.sync()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_breaks_off_anywhere() {
+    let (temp, path) = directory();
+    // A page that is found and has a new link, and one to be met again by the links of others.
+    let mut sample = Sample::new(&format!("{HOST}/new"), 200, b"new");
+    sample.meta.outlinks = vec![outlink(&format!("{HOST}/another"))];
+    let last = segment(&path, proof(&path).crawls[0].segments);
+    let bytes = fs::read(&last).unwrap();
+    fs::write(&last, [&bytes[..], &sample.records().0].concat()).unwrap();
+    let gone = place(&path, 7);
+    for at in [gone.offset, gone.request_at(), gone.metadata_at()] {
+        flip(&segment(&path, gone.segment), at + 30);
+    }
+    for changes in 0.. {
+        let copied = temp.path().join(changes.to_string());
+        copy(&path, &copied);
+        let whole = {
+            let data = DataDir::open(&copied).unwrap();
+            let base = SledStore::open(&data.frontier(), CACHE).unwrap();
+            mend(Breaking { base, left: changes }, &data, false).is_ok()
+        };
+        assert_eq!(copied.join("repairing").exists(), !whole, "after {changes} changes");
+        repair(&copied, false).unwrap();
+        let proof = proof(&copied);
+        assert_eq!(proof.differences, [""; 0], "after {changes} changes");
+        let crawl = &proof.crawls[0];
+        let counts = (crawl.discovered, crawl.fetched, crawl.queued);
+        assert_eq!(counts, (44, 40, 4), "after {changes} changes");
+        assert!(repair(&copied, false).unwrap().is_nothing(), "after {changes} changes");
+        fs::remove_dir_all(&copied).unwrap();
+        if whole {
+            assert!(changes > 5, "it changes more than {changes} times");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_frontier_of_no_master_or_of_other_rules_is_left_as_it_is() {
+    let meta = |canon_version| MetaRow { canon_version, epoch: 3, ..MetaRow::default() };
+    for (row, error) in [
+        (None, "the rules of its URL ids is gone"),
+        (Some(b"\xff\xff".to_vec()), "cannot be read"),
+        (Some(meta(0).encode_to_vec()), "cannot be read"),
+        (Some(meta(CANON_VERSION + 1).encode_to_vec()), "canonicalisation rules"),
+    ] {
+        let (_temp, path) = directory();
+        // Something that would be mended.
+        plant(&path, |store| {
+            let queued = crate::repair::tests::row(store, b'Q', 0).0;
+            store.apply(vec![(queued, None), (keys::META.to_vec(), row)]).unwrap();
+        });
+        let rows = || {
+            let mut rows = Vec::new();
+            let all = |store: &mut SledStore| {
+                rows.extend(store.range(keys::ALL.0, keys::ALL.1).map(Result::unwrap));
+            };
+            plant(&path, all);
+            rows
+        };
+        let before = rows();
+        for is_trial in [true, false] {
+            let said = repair(&path, is_trial).unwrap_err().to_string();
+            assert!(said.contains(error), "{said}");
+        }
+        assert!(rows() == before, "{error}: rows have changed");
+        assert!(!path.join("repairing").exists());
+    }
+}
+
+#[test]
+fn a_directory_that_no_master_has_begun() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let data = DataDir::open_or_create(&path).unwrap();
+    drop(SledStore::open(&data.frontier(), CACHE).unwrap());
+    drop(data);
+    assert!(repair(&path, false).unwrap().is_nothing());
+    plant(&path, |store| {
+        assert!(store.range(keys::ALL.0, keys::ALL.1).next().is_none(), "a row was written");
+    });
 }
