@@ -65,8 +65,8 @@ fn print(done: &Repaired, args: &RepairArgs) -> Result<(), Failure> {
         (
             pages_forgotten,
             format!(
-                "{} gone or damaged, whose URLs are not known: fetched when they are met again",
-                counted(*pages_forgotten, "page")
+                "{} not known any more: fetched when they are met again",
+                counted(*pages_forgotten, "URL")
             ),
         ),
         (links_taken_in, format!("{} taken in of pages' links", counted(*links_taken_in, "URL"))),

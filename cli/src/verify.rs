@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use trawl_master::{
     dump::Head,
+    repair::UNDER_WAY,
     store::Batch,
     verify::{CrawlProof, Report, Verifier, VerifyError},
 };
@@ -56,6 +57,11 @@ impl Taker for Rows {
 
 /// Proves a data directory, and tells what is different.
 pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Failure> {
+    if args.data.join(UNDER_WAY).exists() {
+        let data = args.data.display();
+        let message = format!("a repair of {data} has broken off; `trawl repair` goes on with it");
+        return Err(Failure::new(Exit::Wrong, message));
+    }
     let runtime = runtime()?;
     let source = runtime.block_on(source::open(&args.data))?;
     let is_still = matches!(source, Source::Archive(_));

@@ -7,6 +7,8 @@
 //! DIR/frontier/   the store
 //! DIR/pages/NAME/ the WARC segments of the crawl NAME
 //! DIR/tmp/        for temporary files, which have no names
+//! DIR/aside/NAME/ what a repair has found in the segments that is no page
+//! DIR/repairing   there while a repair has not come to its end
 //! ```
 
 use std::{

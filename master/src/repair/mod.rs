@@ -57,6 +57,9 @@ const SYNC_ROWS: usize = 10_000;
 /// Pages whose links are taken in, after which that is made durable.
 const SYNC_PAGES: u64 = 500;
 
+/// The file in a data directory that is there while a repair has not come to its end.
+pub const UNDER_WAY: &str = "repairing";
+
 /// Why nothing was mended, or not all.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
@@ -150,7 +153,7 @@ fn mend<S: Store>(store: S, data: &DataDir, is_trial: bool) -> Result<Repaired, 
     if is_new(&store, data)? {
         return Ok(Repaired::default());
     }
-    let mark = Mark(data.path().join("repairing"));
+    let mark = Mark(data.path().join(UNDER_WAY));
     let broke_off = mark.is_there()?;
     if !is_trial {
         mark.set()?;
