@@ -192,7 +192,7 @@ async fn a_dump_without_its_pages_is_loaded_and_says_so_until_it_is_repaired() {
     assert_eq!(value["counts"]["page_missing"], 37);
     trawl.crawl([site.url("/")]).set("--data", &data).done().await;
     let repair = trawl.command::<&str>("repair", []).set("--data", &data);
-    repair.done().await.expect(0).says(["37 pages gone or damaged", "1 segment missing"]);
+    repair.done().await.expect(0).says(["37 URLs not known any more", "1 segment missing"]);
     proved(verified(&trawl, &data).await);
     site.forget();
     trawl.crawl([site.url("/")]).set("--data", &data).done().await.expect(0);
