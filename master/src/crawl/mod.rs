@@ -15,10 +15,7 @@ mod walk;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trawl_shared::{
     lease::{Token, Verdict},
@@ -33,9 +30,10 @@ pub use self::ask::{
 };
 pub use self::disk::{DiskLow, DiskWatch, Look, Space};
 pub use self::tally::Tally;
+use self::walk::Walker;
 use crate::{
     frontier::{
-        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome, Piece,
+        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome,
     },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError},
@@ -104,7 +102,7 @@ pub struct Owner<S> {
     statuses: Vec<Waiting<Option<String>, About<Overview>>>,
     tally: Tally,
     /// Where the pieces of the walk under way go.
-    walker: Option<mpsc::Sender<Piece>>,
+    walker: Option<Walker>,
 }
 
 /// A question that is answered when something has happened, or at a time.
@@ -229,9 +227,9 @@ impl<S: Store> Owner<S> {
 
     /// When the next turn is due without a question.
     fn next_turn(&self) -> Instant {
-        if self.walker.is_some() {
+        if let Some(walker) = &self.walker {
             // A walk goes on turn by turn.
-            return Instant::now();
+            return Instant::now() + walker.wait();
         }
         let idle = self.clock.now() + IDLE_TURN;
         let waits = self.leases.iter().map(|waiting| waiting.until);
@@ -421,7 +419,7 @@ impl<S: Store> Owner<S> {
             self.frontier.sync()?;
             self.tally.note_sync(began);
         }
-        self.walk_on()?;
+        self.walk_on(now)?;
         self.tell_status(now);
         for answer in answers {
             // What nobody has received is not lost with anybody. The next turn writes it.

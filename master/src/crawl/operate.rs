@@ -101,7 +101,7 @@ impl<S: Store> Owner<S> {
                 later(answers, answer, released);
             }
             OperatorQuestion::Walk { answer } => {
-                let walking = self.begin_walk();
+                let walking = self.begin_walk(now);
                 later(answers, answer, walking);
             }
         }
