@@ -30,6 +30,8 @@ pub enum FailureKind {
     ForbiddenAddress,
     /// The worker gave up on the page for reasons of its own.
     Internal,
+    /// No proxy could be used. The host was not asked, and is not to blame.
+    Proxy,
 }
 
 /// The class that an ended URL is counted under.
@@ -47,17 +49,17 @@ pub enum Class {
     OtherStatus,
     /// No final answer.
     Failed(FailureKind),
-    /// Its host had used up its page budget.
+    /// Its host, or a rule for it, had used up its page budget.
     OverBudget,
-    /// It took down too many workers.
+    /// It took down too many workers, or was taken for a trap.
     Quarantined,
-    /// Somebody gave it up.
+    /// Somebody gave it up, or it was taken for a trap while the quarantine was full.
     Dropped,
 }
 
 impl FailureKind {
     /// Every kind, in the order of summaries.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoSuchHost,
         Self::Dns,
         Self::Connect,
@@ -70,6 +72,7 @@ impl FailureKind {
         Self::Disallowed,
         Self::ForbiddenAddress,
         Self::Internal,
+        Self::Proxy,
     ];
 
     /// The kind's stable word.
@@ -87,6 +90,7 @@ impl FailureKind {
             Self::Disallowed => "robots",
             Self::ForbiddenAddress => "forbidden_address",
             Self::Internal => "internal",
+            Self::Proxy => "proxy",
         }
     }
 
@@ -149,8 +153,9 @@ impl Class {
             Self::OtherStatus => 4,
             Self::OverBudget => 5,
             Self::Quarantined => 6,
-            Self::Failed(kind) => 7 + kind as u8,
             Self::Dropped => 19,
+            Self::Failed(FailureKind::Proxy) => 20,
+            Self::Failed(kind) => 7 + kind as u8,
         }
     }
 

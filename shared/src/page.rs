@@ -41,6 +41,9 @@ pub struct PageMeta {
     /// Redirects followed to come here.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub hops: u32,
+    /// Links from the last page where the crawl's seeds are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub off_site: u32,
     /// The id of the page that it was found on; none for a seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
@@ -55,6 +58,13 @@ pub struct PageMeta {
     /// The charset that the body was read by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charset: Option<Charset>,
+    /// What the page asks of the crawler, such as `noindex`, whether it was obeyed or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directives: Vec<String>,
+    /// The SimHash of the document's text, in hex: pages that are nearly the same differ
+    /// in few bits of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simhash: Option<String>,
     /// The document's title, white space folded.
     pub title: Option<String>,
     /// Links in document order, each URL once.
@@ -77,6 +87,19 @@ pub struct Outlink {
     /// Its `rel` attribute, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rel: Option<String>,
+    /// Whether the crawl does not follow it, because page or link ask for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nofollow: bool,
+    /// When what it leads to changed last, as a sitemap or a feed has written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lastmod: Option<String>,
+}
+
+impl Outlink {
+    /// A link without anything more to say of it.
+    pub fn new(url: String, kind: LinkKind) -> Self {
+        Self { url, kind, rel: None, nofollow: false, lastmod: None }
+    }
 }
 
 /// How a page's bytes became text.

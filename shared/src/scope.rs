@@ -57,6 +57,7 @@ pub struct Scope {
     include: RegexSet,
     exclude: RegexSet,
     depth_max: Option<u32>,
+    hops_off_site: u32,
 }
 
 impl ScopeKind {
@@ -67,6 +68,16 @@ impl ScopeKind {
             Self::Domain => "the registrable domain of a seed (scope domain)",
             Self::Prefix => "the host and below the directory of a seed (scope prefix)",
             Self::Any => "the web (scope any)",
+        }
+    }
+
+    /// The kind's word, as settings have it.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Domain => "domain",
+            Self::Prefix => "prefix",
+            Self::Any => "any",
         }
     }
 
@@ -111,33 +122,36 @@ impl Scope {
             include: patterns("include", &spec.include)?,
             exclude: patterns("exclude", &spec.exclude)?,
             depth_max: spec.depth,
+            hops_off_site: spec.hops_off_site,
         })
     }
 
-    /// Whether a link at `depth` hops from a seed is admitted. Seeds themselves
-    /// always are, and need not be asked about.
+    /// Whether a link at `depth` hops from a seed is admitted, found on a page where
+    /// the seeds are. Seeds themselves always are, and need not be asked about.
     ///
     /// # Errors
     /// With the rule that refuses it.
     pub fn admit(&self, url: &CrawlUrl, depth: u32) -> Result<(), Refusal> {
+        self.admit_from(url, depth, 0).map(|_| ())
+    }
+
+    /// Whether a link at `depth` hops from a seed is admitted, found on a page that is
+    /// `off_site` links away from the last one where the seeds are. Returns the same of
+    /// the link: 0 if it leads to where they are.
+    ///
+    /// # Errors
+    /// With the rule that refuses it.
+    pub fn admit_from(&self, url: &CrawlUrl, depth: u32, off_site: u32) -> Result<u32, Refusal> {
         if let Some(max) = self.depth_max
             && depth > max
         {
             return Err(Refusal::TooDeep { depth, max });
         }
-        let inside = match self.kind {
-            ScopeKind::Any => true,
-            ScopeKind::Host => self.anchors.contains(url.authority()),
-            ScopeKind::Domain => self.anchors.contains(url.domain()),
-            ScopeKind::Prefix => self.prefixes.iter().any(|prefix| {
-                prefix
-                    .strip_prefix(url.authority())
-                    .is_some_and(|directory| url.path().starts_with(directory))
-            }),
+        let off_site = match self.anchor_of(url) {
+            Some(_) => 0,
+            None if off_site < self.hops_off_site => off_site + 1,
+            None => return Err(Refusal::Outside(self.kind)),
         };
-        if !inside {
-            return Err(Refusal::Outside(self.kind));
-        }
         if !self.include.is_empty() && !self.include.is_match(url.as_str()) {
             return Err(Refusal::NotIncluded);
         }
@@ -147,7 +161,42 @@ impl Scope {
         {
             return Err(Refusal::Excluded(self.exclude.patterns()[first].clone()));
         }
-        Ok(())
+        Ok(off_site)
+    }
+
+    /// What of the seeds a URL hangs on: a host, a domain or a directory; nothing, if
+    /// it may be anywhere. None for a URL that is not where the seeds are.
+    fn anchor_of<'s>(&'s self, url: &CrawlUrl) -> Option<&'s str> {
+        let listed = |anchor: &str| self.anchors.get(anchor).map(String::as_str);
+        match self.kind {
+            ScopeKind::Any => Some(""),
+            ScopeKind::Host => listed(url.authority()),
+            ScopeKind::Domain => listed(url.domain()),
+            ScopeKind::Prefix => {
+                let is_above = |prefix: &&String| {
+                    let directory = prefix.strip_prefix(url.authority());
+                    directory.is_some_and(|directory| url.path().starts_with(directory))
+                };
+                self.prefixes.iter().find(is_above).map(String::as_str)
+            }
+        }
+    }
+
+    /// Which rule lets a URL in that is `off_site` links away from where the seeds are,
+    /// in words.
+    pub fn reason(&self, url: &CrawlUrl, off_site: u32) -> String {
+        let place = match (self.kind, self.anchor_of(url)) {
+            (ScopeKind::Any, _) => "scope any".to_owned(),
+            (kind, Some(anchor)) => format!("scope {} of {anchor}", kind.word()),
+            (kind, None) => {
+                let max = self.hops_off_site;
+                format!("outside scope {}, {off_site} of {max} hops off-site", kind.word())
+            }
+        };
+        match self.include.matches(url.as_str()).iter().next() {
+            Some(first) => format!("{place}, include {:?}", self.include.patterns()[first]),
+            None => place,
+        }
     }
 }
 
@@ -224,6 +273,41 @@ mod tests {
             Refusal::Excluded("private".into())
         );
         assert_eq!(refusal("http://b.example/x.html", 4), Refusal::TooDeep { depth: 4, max: 3 });
+    }
+
+    #[test]
+    fn hops_off_site_are_counted_from_the_last_page_in_scope() {
+        let scope = scope(ScopeKind::Host, &["http://a.example/"], |spec| {
+            spec.hops_off_site = 2;
+            spec.exclude = vec!["private".into()];
+        });
+        let from = |off_site, url: &str| scope.admit_from(&url.parse().unwrap(), 1, off_site);
+        assert_eq!(from(0, "http://b.example/"), Ok(1));
+        assert_eq!(from(1, "http://b.example/x"), Ok(2));
+        assert_eq!(from(2, "http://c.example/"), Err(Refusal::Outside(ScopeKind::Host)));
+        assert_eq!(from(2, "http://a.example/x"), Ok(0), "back on site");
+        let excluded = Err(Refusal::Excluded("private".into()));
+        assert_eq!(from(0, "http://b.example/private"), excluded);
+    }
+
+    #[test]
+    fn the_rule_that_lets_a_url_in_is_named() {
+        let reason = |scope: &Scope, url: &str, off| scope.reason(&url.parse().unwrap(), off);
+        let seeds = ["http://www.a.example/d/x"];
+        let domain = scope(ScopeKind::Domain, &seeds, |_| {});
+        assert_eq!(reason(&domain, "http://b.a.example/", 0), "scope domain of a.example");
+        let prefix = scope(ScopeKind::Prefix, &seeds, |spec| {
+            spec.include = vec!["^x".into(), "html$".into()];
+            spec.hops_off_site = 3;
+        });
+        assert_eq!(
+            reason(&prefix, "http://www.a.example/d/y.html", 0),
+            "scope prefix of www.a.example/d/, include \"html$\""
+        );
+        assert_eq!(
+            reason(&prefix, "http://c.example/", 1),
+            "outside scope prefix, 1 of 3 hops off-site"
+        );
     }
 
     #[test]

@@ -13,7 +13,14 @@ use url::Url;
 
 use crate::{
     VERSION,
+    canon::{Canon, CanonRule},
+    politeness::{GroupRule, check_groups},
+    request_rules::{self, CredentialRule, HeaderRule},
+    robots::product_token,
+    rules::{PRIORITY_MAX, Rules, UrlRule},
     scope::{Scope, ScopeKind},
+    secret::{ProxyUrl, Secret},
+    trap::TrapSpec,
     units::{Size, Span},
 };
 
@@ -37,19 +44,54 @@ pub struct CrawlSpec {
     pub follow: Vec<LinkKind>,
     /// Redirects followed one after the other.
     pub redirects: u32,
+    /// Links that the crawl may follow from a page where its seeds are to pages
+    /// elsewhere, one after the other.
+    pub hops_off_site: u32,
+    /// Rules of canonical form beyond those that always hold. They stay as they are
+    /// once the crawl has URLs.
+    pub canon: Vec<CanonRule>,
+    /// Query parameters that are dropped: names, or their beginnings and a `*`.
+    /// They stay as they are once the crawl has URLs.
+    pub drop_params: Vec<String>,
+    /// What each link from a seed adds to a URL's priority.
+    pub priority_per_link: i32,
+    /// What is done differently with some URLs.
+    pub rules: Vec<UrlRule>,
+    /// What is taken for a trap.
+    pub traps: TrapSpec,
 
     /// The wait after a fetch of a host ended before its next one starts.
     pub delay: Span,
+    /// How many times as long as its last answer took a host is left alone; 0 for not.
+    pub delay_factor: u32,
+    /// The most that this makes of the delay, as its multiple.
+    pub delay_stretch: u32,
+    /// Fetches of one host that may be under way at the same time.
+    pub host_connections: u32,
+    /// Failures of a host in a row after which what waits for it is given up.
+    pub host_attempts: u32,
+    /// Hosts behind one address, or of one registrable domain, that are visited at the
+    /// same time; 0 for no limit.
+    pub group_hosts: u32,
+    /// Hosts that share a budget of their own.
+    pub groups: Vec<GroupRule>,
     /// Whether robots.txt is obeyed.
     pub robots: RobotsPolicy,
+    /// Whether pages are obeyed that ask not to follow their links.
+    pub directives: DirectivesPolicy,
     /// What the crawler calls itself. Its first word, up to a slash, is the name
     /// that robots.txt rules are looked up by.
     pub user_agent: String,
     /// The proxy that all fetches go through; none for none. The environment's
     /// proxy variables are never used.
-    pub proxy: Option<String>,
+    pub proxy: Option<ProxyUrl>,
+    /// Further proxies. Each host is fetched through one of them all, as long as that
+    /// one works.
+    pub proxies: Vec<ProxyUrl>,
     /// Networks outside the public internet that may be fetched from.
     pub allow_net: Vec<IpNet>,
+    /// Whether cookies are kept and sent back, for this crawl alone.
+    pub cookies: bool,
 
     /// Tries of one URL at most, the first included.
     pub attempts: u32,
@@ -72,6 +114,11 @@ pub struct CrawlSpec {
     pub charsets: Vec<String>,
     /// Fields to extract from pages.
     pub extract: Vec<ExtractRule>,
+
+    /// Headers for requests to some hosts.
+    pub headers: Vec<HeaderRule>,
+    /// Credentials for requests to some hosts.
+    pub credentials: Vec<CredentialRule>,
 }
 
 /// Whether robots.txt is obeyed.
@@ -82,6 +129,18 @@ pub enum RobotsPolicy {
     #[default]
     Obey,
     /// It is not even fetched.
+    Ignore,
+}
+
+/// Whether the robots directives of pages are obeyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectivesPolicy {
+    /// Links of a page that says `nofollow`, and links that say so themselves, are not
+    /// followed.
+    #[default]
+    Obey,
+    /// They are followed.
     Ignore,
 }
 
@@ -105,6 +164,10 @@ pub enum LinkKind {
     LinkAlternate,
     /// `<meta http-equiv=refresh content="…; url=…">`
     MetaRefresh,
+    /// An entry of a sitemap, or a sitemap that robots.txt or `<link rel=sitemap>` names.
+    Sitemap,
+    /// An entry of a feed, or a feed that `<link rel=alternate type=…>` names.
+    Feed,
 }
 
 /// One field to extract from every page.
@@ -155,11 +218,26 @@ impl Default for CrawlSpec {
             pages_per_host: None,
             follow: vec![LinkKind::A, LinkKind::Area],
             redirects: 5,
+            hops_off_site: 0,
+            canon: Vec::new(),
+            drop_params: Vec::new(),
+            priority_per_link: 0,
+            rules: Vec::new(),
+            traps: TrapSpec::default(),
             delay: Span::secs(1),
+            delay_factor: 5,
+            delay_stretch: 10,
+            host_connections: 1,
+            host_attempts: 10,
+            group_hosts: 8,
+            groups: Vec::new(),
             robots: RobotsPolicy::Obey,
+            directives: DirectivesPolicy::Obey,
             user_agent: format!("trawl/{VERSION}"),
             proxy: None,
+            proxies: Vec::new(),
             allow_net: Vec::new(),
+            cookies: false,
             attempts: 3,
             retry_wait: Span::secs(5),
             retry_wait_max: Span::secs(300),
@@ -169,18 +247,29 @@ impl Default for CrawlSpec {
             body_limit: Size::mib(10),
             charsets: Vec::new(),
             extract: Vec::new(),
+            headers: Vec::new(),
+            credentials: Vec::new(),
         }
     }
 }
 
 /// The longest delay, wait or timeout that a crawl may ask for.
-const SPAN_MAX: Span = Span::secs(24 * 60 * 60);
+pub const SPAN_MAX: Span = Span::secs(24 * 60 * 60);
 
 /// The largest body that a crawl may ask to keep.
 pub const BODY_LIMIT_MAX: Size = Size::mib(256);
 
+/// Proxies that a crawl may name; each has connections of its own.
+const PROXIES_MAX: usize = 64;
+
+/// The most fetches of one host at the same time that may be asked for.
+pub const CONNECTIONS_MAX: u32 = 16;
+
 /// The deepest limit that a crawl may set; counts are kept for each depth.
 const DEPTH_MAX: u32 = 10_000;
+
+/// Links off-site that a crawl may ask for.
+const HOPS_OFF_SITE_MAX: u32 = 100;
 
 /// Checks a crawl's name, which also names its directory.
 ///
@@ -215,8 +304,27 @@ impl CrawlSpec {
 
     /// The name that robots.txt rules are looked up by.
     pub fn product_token(&self) -> &str {
-        let end = self.user_agent.find(|c: char| !is_token(c)).unwrap_or(self.user_agent.len());
-        &self.user_agent[..end]
+        product_token(&self.user_agent)
+    }
+
+    /// All proxies, in order.
+    pub fn all_proxies(&self) -> impl Iterator<Item = &ProxyUrl> {
+        self.proxy.iter().chain(&self.proxies)
+    }
+
+    /// The environment variables that workers need for the crawl's secrets.
+    pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
+        let values = self.headers.iter().map(|rule| &rule.value);
+        let words = self.credentials.iter().flat_map(|rule| {
+            rule.bearer.iter().chain(rule.basic.as_ref().map(|basic| &basic.password))
+        });
+        values.chain(words).filter_map(Secret::variable)
+    }
+
+    /// Whether URLs have the same canonical form by the rules of `other`.
+    pub fn has_canon_of(&self, other: &Self) -> bool {
+        let canon = |spec: &Self| Canon::new(&spec.canon, &spec.drop_params).ok();
+        canon(self) == canon(other)
     }
 
     /// Checks what can be checked without HTML and network.
@@ -225,11 +333,34 @@ impl CrawlSpec {
     /// With the first setting that cannot be.
     pub fn validate(&self) -> Result<(), SpecError> {
         Scope::new(self, [])?;
+        Canon::new(&self.canon, &self.drop_params)?;
+        Rules::new(&self.rules)?;
+        self.traps.validate()?;
+        if self.hops_off_site > HOPS_OFF_SITE_MAX {
+            let allowed = format!("0 to {HOPS_OFF_SITE_MAX} are allowed");
+            return Err(SpecError::new("hops_off_site", self.hops_off_site, allowed));
+        }
+        if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&self.priority_per_link) {
+            let allowed = format!("-{PRIORITY_MAX} to {PRIORITY_MAX} is allowed");
+            return Err(SpecError::new("priority_per_link", self.priority_per_link, allowed));
+        }
         at_least("pages", self.pages, 1)?;
         at_least("pages_per_host", self.pages_per_host, 1)?;
         at_least("attempts", Some(u64::from(self.attempts)), 1)?;
         if self.attempts > 20 {
             return Err(SpecError::new("attempts", self.attempts, "1 to 20 tries are allowed"));
+        }
+        check_groups(&self.groups)?;
+        for (key, value, range) in [
+            ("delay_factor", self.delay_factor, 0..=100),
+            ("delay_stretch", self.delay_stretch, 1..=1_000),
+            ("host_connections", self.host_connections, 1..=CONNECTIONS_MAX),
+            ("host_attempts", self.host_attempts, 1..=1_000),
+        ] {
+            if !range.contains(&value) {
+                let allowed = format!("{} to {} is allowed", range.start(), range.end());
+                return Err(SpecError::new(key, value, allowed));
+            }
         }
         if let Some(depth) = self.depth
             && depth > DEPTH_MAX
@@ -270,8 +401,8 @@ impl CrawlSpec {
                  \"mybot/1.0 (+https://example.org/bot)\", and has at most 256 ASCII characters",
             ));
         }
-        if let Some(proxy) = &self.proxy {
-            let scheme = Url::parse(proxy).map(|url| url.scheme().to_owned());
+        for proxy in self.all_proxies() {
+            let scheme = Url::parse(proxy.reveal()).map(|url| url.scheme().to_owned());
             if !matches!(scheme.as_deref(), Ok("http" | "https" | "socks5" | "socks5h")) {
                 return Err(SpecError::new(
                     "proxy",
@@ -280,6 +411,11 @@ impl CrawlSpec {
                 ));
             }
         }
+        if self.proxies.len() > PROXIES_MAX {
+            let allowed = format!("{PROXIES_MAX} are allowed at most");
+            return Err(SpecError::new("proxies", self.proxies.len(), allowed));
+        }
+        request_rules::validate(&self.headers, &self.credentials, self.cookies)?;
         let mut names = HashSet::new();
         for rule in &self.extract {
             if rule.name.is_empty() || !names.insert(&rule.name) {
@@ -292,10 +428,6 @@ impl CrawlSpec {
         }
         Ok(())
     }
-}
-
-fn is_token(c: char) -> bool {
-    c.is_ascii_alphabetic() || matches!(c, '-' | '_')
 }
 
 fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SpecError> {
@@ -352,6 +484,10 @@ mod tests {
             (error(|s| s.body_limit = Size::bytes(1)), ["body_limit", "1 B", "1 KiB"]),
             (error(|s| s.user_agent = "0bot".into()), ["user_agent", "0bot", "letters"]),
             (error(|s| s.proxy = Some("ftp://x".into())), ["proxy", "ftp://x", "socks5://"]),
+            (
+                error(|s| s.proxies = vec!["ftp://u:w@x".into()]),
+                ["proxy = \"ftp://x\"", "http://host:3128", "socks5://"],
+            ),
             (error(|s| s.include = vec!["[".into()]), ["include", "\"[\"", "regular expression"]),
         ] {
             for part in parts {

@@ -1,9 +1,15 @@
 //! Logs, set up the same way in every program: to standard error, filtered by
 //! `TRAWL_LOG` (`warn` unless it says otherwise), as lines or as JSON.
 
-use std::io::IsTerminal;
+//!
+//! Whatever an event holds, a line of the log is one line and does nothing to a terminal: what
+//! hosts and workers send gets into errors, and at `trace` libraries quote it.
+
+use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
+
+use crate::untrusted::{one_line, printable_json};
 
 /// The environment variable with the log filter, such as `info` or
 /// `trawl_master=debug,warn`.
@@ -24,10 +30,48 @@ pub fn start(json: bool) -> Result<(), String> {
         .map_err(|error| format!("{LOG_VARIABLE} = {filter:?} is not a log filter: {error}"))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
+        // Colours would be escapes too, which could not be told from those of a page.
+        .with_ansi(false)
         // A log that cannot be written, as on a full disk, must not end the program: the
         // complaint about it would be printed, and printing panics.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(move || Lines { json });
     if json { logs.json().try_init() } else { logs.try_init() }.map_err(|error| error.to_string())
+}
+
+/// Standard error, for events: each is written at once, with its line's end.
+struct Lines {
+    json: bool,
+}
+
+impl Write for Lines {
+    #[expect(clippy::disallowed_methods, reason = "what is written here is safe to print")]
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(line(event, self.json).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn line(event: &[u8], json: bool) -> String {
+    let text = String::from_utf8_lossy(event.strip_suffix(b"\n").unwrap_or(event));
+    let mut line = if json { printable_json(&text) } else { one_line(&text).into_owned() };
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_that_does_nothing_to_a_terminal() {
+        let event = "WARN a\x1b[2J\n INFO b\u{202e}\n".as_bytes();
+        assert_eq!(line(event, false), "WARN a\\u{1b}[2J\\u{a} INFO b\\u{202e}\n");
+        let event = "{\"a\":\"\u{9b}31m\"}\n".as_bytes();
+        assert_eq!(line(event, true), "{\"a\":\"\\u009b31m\"}\n");
+    }
 }

@@ -1,6 +1,13 @@
 //! Text from the web, made safe to print.
+//!
+//! [`Untrusted`] is how such text gets into a sentence: one line, and not too long. What
+//! prints and logs passes all that it writes through [`printable`], [`one_line`] or
+//! [`printable_json`] besides, so that what someone forgot, or a library said, does no harm.
 
-use std::fmt::{self, Write};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
 
 /// Text that someone else wrote. Its display has no control characters, terminal
 /// escapes or bidirectional marks, and ends after [`CHARS_MAX`] characters.
@@ -24,6 +31,32 @@ impl fmt::Display for Untrusted<'_> {
         }
         Ok(())
     }
+}
+
+/// Text with the characters spelled out that [`Untrusted`] spells out, but for line feeds
+/// and tabs: whole pages and tables stay what they are.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    spelled_out(text, |char| is_unsafe(char) && !matches!(char, '\n' | '\t'))
+}
+
+/// As [`printable`], and on one line.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    spelled_out(text, is_unsafe)
+}
+
+fn spelled_out(text: &str, is_unsafe: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut printable = String::with_capacity(text.len() + 16);
+    for char in text.chars() {
+        if is_unsafe(char) {
+            printable.extend(char.escape_unicode());
+        } else {
+            printable.push(char);
+        }
+    }
+    Cow::Owned(printable)
 }
 
 /// JSON with the characters that [`Untrusted`] spells out as JSON's escapes: the same
@@ -64,6 +97,14 @@ mod tests {
             r"a\u{1b}[31mb\u{202e}c\u{9b}\u{a}"
         );
         assert_eq!(Untrusted("caf\u{e9} 漢字").to_string(), "café 漢字");
+    }
+
+    #[test]
+    fn what_is_printed_keeps_its_lines_and_what_is_logged_is_one() {
+        let text = "a\tb\n\x1b]52;c;x\x07\u{85}\u{2028}\u{7f}\r\n";
+        assert_eq!(printable(text), "a\tb\n\\u{1b}]52;c;x\\u{7}\\u{85}\\u{2028}\\u{7f}\\u{d}\n");
+        assert_eq!(one_line("a\tb\nc"), r"a\u{9}b\u{a}c");
+        assert!(matches!(printable("é 漢\n"), Cow::Borrowed(_)));
     }
 
     #[test]

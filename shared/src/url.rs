@@ -3,12 +3,13 @@
 //! Canonical form, rules version 1: what the WHATWG URL standard serialises
 //! (lower-case host, no default port, no dot segments, percent-encoding), with
 //! the fragment and the userinfo dropped. The query is kept as it is. Two
-//! strings with the same canonical form are the same page.
+//! strings with the same canonical form are the same page. Further rules that a
+//! crawl may choose are in [`crate::canon`]; `docs/urls.md` lists all of them.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use sha1::{Digest, Sha1};
-use url::{Position, Url};
+use url::{Host, Position, Url};
 
 /// Version of the canonicalisation rules. It is stored with a data directory,
 /// because other rules would mean other ids.
@@ -18,8 +19,23 @@ pub const CANON_VERSION: u32 = 1;
 /// they are parsed.
 pub const URL_BYTES_MAX: usize = 2_048;
 
-/// A URL in canonical form: http or https, with a host, at most
-/// [`URL_BYTES_MAX`] long.
+/// Ports that other protocols own. Whatever speaks on them may take a request for
+/// a command of its own, so that nothing is ever sent there: the list of bad ports
+/// of the WHATWG Fetch standard (§2.9, port blocking), in ascending order.
+pub const BAD_PORTS: [u16; 83] = [
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101,
+    102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427,
+    465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990,
+    993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667,
+    6668, 6669, 6679, 6697, 10080,
+];
+
+/// Bytes of one label of a host's name, and of the whole name, at most (RFC 1035
+/// §2.3.4). No name server knows a longer one.
+const NAME_BYTES_MAX: (usize, usize) = (63, 253);
+
+/// A URL in canonical form: http or https, with a host, on a port that may be
+/// asked, at most [`URL_BYTES_MAX`] long.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CrawlUrl {
     text: String,
@@ -63,6 +79,12 @@ pub enum UrlError {
     /// Another scheme.
     #[error("scheme {0:?} cannot be crawled; only http and https can")]
     Scheme(String),
+    /// The port is another protocol's.
+    #[error("port {0} belongs to another protocol, nothing is fetched from it")]
+    Port(u16),
+    /// The host's name can be no name server's.
+    #[error("no host can have this name: each part has 1 to 63 bytes, the whole at most 253")]
+    Host,
     /// Too long.
     #[error("{0} bytes long; at most {URL_BYTES_MAX} are allowed")]
     TooLong(usize),
@@ -102,6 +124,7 @@ impl CrawlUrl {
         if url.password().is_some() {
             let _ = url.set_password(None);
         }
+        check_server(&url)?;
         let path_at = url[..Position::BeforePath].len();
         Self::checked(url.into(), path_at)
     }
@@ -205,7 +228,10 @@ impl Base {
     /// A base, canonical or not, of any scheme.
     pub fn new(url: Url) -> Self {
         let is_web = matches!(url.scheme(), "http" | "https");
-        let is_plain = is_web && url.username().is_empty() && url.password().is_none();
+        let is_plain = is_web
+            && url.username().is_empty()
+            && url.password().is_none()
+            && check_server(&url).is_ok();
         let plain = is_plain.then(|| {
             let path_at = url[..Position::BeforePath].len();
             let last_slash = url.path().rfind('/').unwrap_or_default();
@@ -266,6 +292,22 @@ impl Base {
         text.extend([directory, rest, query]);
         Some((text, path_at))
     }
+}
+
+/// Whether there may be something to ask at the host and port of a web URL.
+fn check_server(url: &Url) -> Result<(), UrlError> {
+    if let Some(port) = url.port()
+        && BAD_PORTS.binary_search(&port).is_ok()
+    {
+        return Err(UrlError::Port(port));
+    }
+    let Some(Host::Domain(name)) = url.host() else { return Ok(()) };
+    let (label_max, name_max) = NAME_BYTES_MAX;
+    // The dot at the end of a name stands for the root.
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_name = name.len() <= name_max
+        && name.split('.').all(|label| !label.is_empty() && label.len() <= label_max);
+    if is_name { Ok(()) } else { Err(UrlError::Host) }
 }
 
 /// Bytes that the URL standard leaves as they are in a path, wherever they stand.
@@ -390,6 +432,98 @@ mod tests {
         assert!(
             error(&format!("http://example.org/{}", "a".repeat(2_048))).contains("at most 2048")
         );
+    }
+
+    /// Cases of the web platform tests, as input, base and result; see
+    /// `tests/fixtures/wpt_urls.md`.
+    #[test]
+    fn urls_are_read_as_the_web_platform_tests_say() {
+        let cases = include_str!("../../tests/fixtures/wpt_urls.json");
+        let cases: Vec<(String, Option<String>, Option<String>)> =
+            serde_json::from_str(cases).unwrap();
+        let mut refused = 0;
+        for (input, base, want) in &cases {
+            let got = match base {
+                Some(base) => Base::new(Url::parse(base).unwrap()).join(input),
+                None => CrawlUrl::parse(input),
+            };
+            // What always holds beyond the standard: no fragment, no userinfo.
+            let want = want.as_ref().map(|want| {
+                let (scheme, rest) = want.split_once("://").unwrap();
+                let rest = rest.split('#').next().unwrap();
+                let authority = &rest[..rest.find('/').unwrap()];
+                let host = authority.rsplit('@').next().unwrap();
+                format!("{scheme}://{host}{}", &rest[authority.len()..])
+            });
+            match (got, want) {
+                (Ok(got), Some(want)) => assert_eq!(got.as_str(), want, "{input:?} on {base:?}"),
+                (Err(_), None) => {}
+                (Err(UrlError::Port(_) | UrlError::Host), Some(_)) => refused += 1,
+                (got, want) => panic!("{input:?} on {base:?} is {got:?}, not {want:?}"),
+            }
+        }
+        assert!(cases.len() > 400 && refused < 30, "{refused} of {} are refused", cases.len());
+    }
+
+    #[test]
+    fn nothing_is_asked_on_the_ports_of_other_protocols() {
+        assert!(BAD_PORTS.is_sorted());
+        for port in [22, 25, 6000, 10080] {
+            let refused = Err(UrlError::Port(port));
+            assert_eq!(CrawlUrl::parse(&format!("http://h.test:{port}/")), refused);
+            assert_eq!(CrawlUrl::parse(&format!("https://[::1]:{port}/x")), refused);
+            let base = Url::parse(&format!("http://h.test:{port}/a")).unwrap();
+            assert_eq!(Base::new(base).join("b"), refused, "nor by a base");
+        }
+        for port in [80, 443, 8080, 8443, 65535] {
+            assert!(CrawlUrl::parse(&format!("http://h.test:{port}/")).is_ok());
+        }
+    }
+
+    #[test]
+    fn hostile_forms_are_read_as_a_browser_reads_them_or_not_at_all() {
+        let label = "a".repeat(63);
+        let long = format!("http://{label}.test/");
+        for (given, want) in [
+            ("ht\ntp://h.te\tst/a\r\nb", Some("http://h.test/ab")),
+            ("  http://h.test/ \u{0}", Some("http://h.test/")),
+            ("http:\\\\h.test\\a\\..\\b", Some("http://h.test/b")),
+            ("http:h.test/x", Some("http://h.test/x")),
+            ("http:////h.test/x", Some("http://h.test/x")),
+            ("http://user:pass@h.test@evil.test/", Some("http://evil.test/")),
+            ("http://1.1.1.1 &@2.2.2.2# @3.3.3.3/", Some("http://2.2.2.2/")),
+            ("http://1.1.1.1&@2.2.2.2#@3.3.3.3/", Some("http://2.2.2.2/")),
+            ("http://h.test#@evil.test/", Some("http://h.test/")),
+            ("http://h.test?@evil.test/", Some("http://h.test/?@evil.test/")),
+            ("http://017700000001/", Some("http://127.0.0.1/")),
+            ("http://2130706433/", Some("http://127.0.0.1/")),
+            ("http://127.1/", Some("http://127.0.0.1/")),
+            ("http://①②⑦.⓪.⓪.①/", Some("http://127.0.0.1/")),
+            ("http://faß.test/", Some("http://xn--fa-hia.test/")),
+            ("http://xn--bcher-kva.test/", Some("http://xn--bcher-kva.test/")),
+            ("http://localhost/", Some("http://localhost/")),
+            ("http://example.com./", Some("http://example.com./")),
+            (&long, Some(&long)),
+            ("http://h.test/%00%zz", Some("http://h.test/%00%zz")),
+            ("http://h%00.test/", None),
+            ("http://h\u{0}.test/", None),
+            ("http://h.test:/", Some("http://h.test/")),
+            ("http://h.test:65536/", None),
+            ("http://h.test:80a/", None),
+            ("http://[::1/", None),
+            ("http://1.2.3.256/", None),
+            ("http://1.2.3.4.5/", None),
+            ("http://a..test/", None),
+            ("http://./", None),
+            ("http://h.test../", None),
+            ("http://a b.test/", None),
+            ("http://xn--/", None),
+            (&format!("http://{label}a.test/"), None),
+            (&format!("http://{}test/", "a.".repeat(125)), None),
+        ] {
+            let got = CrawlUrl::parse(given).ok();
+            assert_eq!(got.as_ref().map(CrawlUrl::as_str), want, "{given:?}");
+        }
     }
 
     #[test]
