@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use trawl_shared::{
+    canon::Canon,
     units::Size,
     url::{CANON_VERSION, CrawlUrl},
 };
 
 use crate::{
     data_dir::{DataDir, DataDirError},
-    frontier::FrontierError,
+    frontier::{FrontierError, StoredSpec},
     pages::{Committed, CrawlPages, PageStoreError, Place, ReadError, StoredPage},
     server::StartError,
     store::{
@@ -149,7 +150,17 @@ impl Archive {
         })
     }
 
+    /// A URL by the rules of canonical form that a crawl has chosen.
+    fn canonical(&self, crawl: u32, url: &CrawlUrl) -> Result<CrawlUrl, StoreError> {
+        let Some(row) = self.store.get(&keys::crawl(crawl))? else { return Ok(url.clone()) };
+        let spec = StoredSpec::read(&self.store, crawl, &decode(&row)?)?.spec;
+        let canon = Canon::new(&spec.canon, &spec.drop_params);
+        let canon = canon.map_err(|_| damaged("a specification"))?;
+        Ok(canon.apply(url).unwrap_or_else(|| url.clone()))
+    }
+
     fn look_up(&self, crawl: u32, url: &CrawlUrl) -> Result<Option<UrlState>, StoreError> {
+        let url = self.canonical(crawl, url)?;
         let Some(host) = self.store.get(&keys::host_number(url.host_key_str()))? else {
             return Ok(None);
         };

@@ -4,26 +4,27 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 use trawl_proto::v1::{
-    self, DrainReply, DrainRequest, ExportRequest, HostsReply, HostsRequest, PageRequest,
-    QuarantineReply, QuarantineRequest, ReleaseReply, ReleaseRequest, StatusReply, StatusRequest,
-    SteerReply, SteerRequest, SubmitReply, SubmitRequest, WalkRequest, WhyReply, WhyRequest,
-    WorkersReply, WorkersRequest,
+    self, DrainReply, DrainRequest, ExportRequest, HostReply, HostRequest, HostsReply,
+    HostsRequest, PageRequest, QuarantineReply, QuarantineRequest, ReleaseReply, ReleaseRequest,
+    SetHostRequest, StatusReply, StatusRequest, SteerReply, SteerRequest, SubmitReply,
+    SubmitRequest, WalkRequest, WhyReply, WhyRequest, WorkersReply, WorkersRequest,
 };
 use trawl_shared::{
     VERSION,
     spec::{CrawlSpec, check_name},
     untrusted::Untrusted,
-    url::CrawlUrl,
+    url::{CrawlUrl, HostKey},
 };
 
 use super::{
+    host::{self, host_status},
     millis,
     pages::{self, Exports},
     walk, why,
 };
 use crate::{
-    crawl::{Crawls, HostView, Inmates, Submission, Tally},
-    frontier::{CrawlStatus, Release},
+    crawl::{Crawls, Inmates, Quarantine, Submission, Tally},
+    frontier::{CrawlStatus, HostChange, Release},
     store::rows::{Finish, Wish},
     workers::{WorkerState, WorkerStatus},
 };
@@ -131,12 +132,28 @@ impl v1::control_server::Control for ControlApi {
         }))
     }
 
+    async fn host(&self, request: Request<HostRequest>) -> Result<Response<HostReply>, Status> {
+        let key = host_key(&request.into_inner().host)?;
+        let (account, due) = self.crawls.host(key.clone(), HostChange::default()).await?;
+        Ok(Response::new(host::told(&key, account, due)))
+    }
+
+    async fn set_host(
+        &self,
+        request: Request<SetHostRequest>,
+    ) -> Result<Response<HostReply>, Status> {
+        let request = request.into_inner();
+        let (key, change) = (host_key(&request.host)?, host::change(&request)?);
+        let (account, due) = self.crawls.host(key.clone(), change).await?;
+        Ok(Response::new(host::told(&key, account, due)))
+    }
+
     async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {
         let WhyRequest { url, crawl } = request.into_inner();
         let url = checked_url("URL", &url)?;
         let mut crawls = Vec::new();
         for view in self.crawls.why(some(crawl), url.clone()).await?? {
-            crawls.push(why::told(&self.crawls, view).await?);
+            crawls.push(why::told(&self.crawls, &url, view).await?);
         }
         Ok(Response::new(WhyReply { canonical: url.as_str().to_owned(), crawls }))
     }
@@ -147,7 +164,8 @@ impl v1::control_server::Control for ControlApi {
     ) -> Result<Response<QuarantineReply>, Status> {
         let QuarantineRequest { crawl, after, limit } = request.into_inner();
         let limit = listed(limit);
-        let (inmates, pages) = self.crawls.quarantine(some(crawl), after, limit).await??;
+        let Quarantine { inmates, forgotten, pages } =
+            self.crawls.quarantine(some(crawl), after, limit).await??;
         // Fewer than asked for are the last ones.
         let last = (inmates.len() == limit).then(|| inmates.last()).flatten();
         let next = last.map(|inmate| inmate.key.clone()).unwrap_or_default();
@@ -160,9 +178,10 @@ impl v1::control_server::Control for ControlApi {
                 depth: inmate.depth,
                 attempts: inmate.attempts,
                 worker: inmate.worker,
+                trap: inmate.trap,
             });
         }
-        Ok(Response::new(QuarantineReply { urls, next }))
+        Ok(Response::new(QuarantineReply { urls, next, forgotten }))
     }
 
     async fn release(
@@ -233,6 +252,11 @@ fn checked_url(what: &str, url: &str) -> Result<CrawlUrl, Status> {
     })
 }
 
+/// The host that a person names: by a URL of it, or by its key, which is a URL too.
+fn host_key(text: &str) -> Result<HostKey, Status> {
+    Ok(checked_url("host", text)?.host_key())
+}
+
 fn worker_status(worker: WorkerStatus) -> v1::WorkerStatus {
     let state = match worker.state {
         WorkerState::Working => "working",
@@ -256,19 +280,6 @@ fn worker_status(worker: WorkerStatus) -> v1::WorkerStatus {
         failures: worker.activity.failures,
         wire_bytes: worker.activity.wire_bytes,
         outbox_bytes: worker.activity.outbox_bytes,
-    }
-}
-
-fn host_status(HostView { host, due }: HostView) -> v1::HostStatus {
-    v1::HostStatus {
-        crawl: host.crawl,
-        key: host.key,
-        queued: host.queued,
-        leased: host.leased,
-        pages: host.pages,
-        delay_ms: millis(host.delay),
-        due_ms: due.map(millis),
-        worker: host.worker.map(|worker| worker.to_string()).unwrap_or_default(),
     }
 }
 

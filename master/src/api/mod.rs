@@ -2,6 +2,7 @@
 //! messages out. What arrives is checked here, once.
 
 mod control;
+mod host;
 mod pages;
 mod walk;
 mod why;
@@ -10,7 +11,7 @@ mod worker;
 pub use self::{
     control::ControlApi,
     pages::{ExportStream, Exports, PageStream, page, place},
-    worker::WorkerApi,
+    worker::{WorkerApi, deliveries},
 };
 
 use std::time::Duration;

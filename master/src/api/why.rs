@@ -3,20 +3,48 @@
 
 use tokio::task::spawn_blocking;
 use tonic::Status;
-use trawl_proto::v1::WhyCrawl;
-use trawl_shared::{page::PageMeta, url::UrlId, warc::sha1_base32};
+use trawl_proto::v1::{self, WhyCrawl};
+use trawl_shared::{
+    clock::wall_now,
+    outcome::Class,
+    page::PageMeta,
+    robots::Rules,
+    url::{CrawlUrl, UrlId},
+    warc::sha1_base32,
+};
 
-use super::millis;
+use super::{host::robots_text, millis};
 use crate::{
     crawl::{AccountView, Crawls},
     frontier::{State, Via},
     pages::{CrawlPages, Place},
+    store::rows::TryRow,
 };
 
 /// One crawl's account of a URL as a message.
-pub(super) async fn told(crawls: &Crawls, view: AccountView) -> Result<WhyCrawl, Status> {
+pub(super) async fn told(
+    crawls: &Crawls,
+    url: &CrawlUrl,
+    view: AccountView,
+) -> Result<WhyCrawl, Status> {
     let AccountView { account, due, lease_left, pages } = view;
-    let mut told = WhyCrawl { crawl: account.name, reason: account.held_up, ..WhyCrawl::default() };
+    let mut told = WhyCrawl {
+        robots: account
+            .robots
+            .map(|(fetched_at, text)| robots_line(url, &account.product_token, fetched_at, &text))
+            .unwrap_or_default(),
+        crawl: account.name,
+        reason: account.held_up,
+        host: account.host,
+        canonical: account.canonical.url.into(),
+        canon_rules: account.canonical.changed_by.into_iter().map(str::to_owned).collect(),
+        scope: account.scope,
+        budgets: account.budgets,
+        trap: account.trap,
+        rule: account.rule,
+        priority: account.priority,
+        ..WhyCrawl::default()
+    };
     match account.state {
         State::Unknown => told.state = "unknown".into(),
         State::Open { row, via, depth, holder, .. } => {
@@ -25,6 +53,8 @@ pub(super) async fn told(crawls: &Crawls, view: AccountView) -> Result<WhyCrawl,
             told.hops = row.hops;
             told.failures = row.failures;
             told.losses = row.losses;
+            told.tries = tries(row.tries);
+            told.off_site = row.off_site;
             match holder {
                 None => {
                     told.state = "waiting".into();
@@ -38,7 +68,9 @@ pub(super) async fn told(crawls: &Crawls, view: AccountView) -> Result<WhyCrawl,
                 }
             }
         }
-        State::Fetched { row, place } => {
+        State::Fetched { row, place, same_as } => {
+            told.tries = tries(row.tries);
+            told.same_as = via_url(&pages, same_as).await;
             told.state = "fetched".into();
             told.status = row.status;
             told.sha1 = row.sha1.as_slice().try_into().map(sha1_base32).unwrap_or_default();
@@ -52,6 +84,7 @@ pub(super) async fn told(crawls: &Crawls, view: AccountView) -> Result<WhyCrawl,
             if let Some(meta) = meta(&pages, place).await {
                 told.depth = Some(meta.depth);
                 told.hops = meta.hops;
+                told.off_site = meta.off_site;
                 told.failures = meta.attempt.saturating_sub(1);
                 if let Some(id) = meta.via.as_deref().and_then(|via| via.parse::<UrlId>().ok()) {
                     let via = crawls.via(pages.crawl, row.via_host, id).await?;
@@ -61,9 +94,9 @@ pub(super) async fn told(crawls: &Crawls, view: AccountView) -> Result<WhyCrawl,
         }
         State::Ended { row, via, class } => {
             told.state = match class {
-                Some(trawl_shared::outcome::Class::OverBudget) => "over budget",
-                Some(trawl_shared::outcome::Class::Quarantined) => "quarantined",
-                Some(trawl_shared::outcome::Class::Dropped) => "dropped",
+                Some(Class::OverBudget) => "over budget",
+                Some(Class::Quarantined) => "quarantined",
+                Some(Class::Dropped) => "dropped",
                 _ => "failed",
             }
             .into();
@@ -72,10 +105,40 @@ pub(super) async fn told(crawls: &Crawls, view: AccountView) -> Result<WhyCrawl,
             told.depth = Some(row.depth);
             told.hops = row.hops;
             told.failures = row.attempts;
+            told.tries = tries(row.tries);
+            told.off_site = row.off_site;
             told.detail = row.detail;
         }
     }
     Ok(told)
+}
+
+fn tries(rows: Vec<TryRow>) -> Vec<v1::Try> {
+    let told = |row: TryRow| {
+        let class = u8::try_from(row.class).ok().and_then(Class::of_number);
+        v1::Try {
+            class: class.map(|class| class.word().to_owned()).unwrap_or_default(),
+            detail: row.detail,
+            at_ms: row.at,
+            took_ms: row.took_ms,
+        }
+    };
+    rows.into_iter().map(told).collect()
+}
+
+/// What the host's robots.txt says of a URL, with its age.
+fn robots_line(url: &CrawlUrl, product_token: &str, fetched_at: u64, zlib: &[u8]) -> String {
+    let now = u64::try_from(wall_now().as_millisecond()).unwrap_or(0);
+    let minutes = now.saturating_sub(fetched_at) / 60_000;
+    let age = format!("robots.txt fetched {}h {}m ago", minutes / 60, minutes % 60);
+    let text = robots_text(zlib);
+    if text.is_empty() {
+        return format!("allowed: the host has no rules ({age})");
+    }
+    let rules = Rules::parse(&text, product_token);
+    let verdict = rules.verdict(url);
+    let word = if verdict.allowed { "allowed" } else { "disallowed" };
+    format!("{word}: {verdict} ({age})")
 }
 
 /// The URL of the page that another was found on; empty for a seed, and if it is

@@ -1,6 +1,6 @@
 //! The Worker service.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -14,16 +14,20 @@ use trawl_proto::{
     v1::{
         self, CrawlReply, CrawlRequest, HandBackReply, HandBackRequest, HostBatch, JoinReply,
         JoinRequest, LeaseReply, LeaseRequest, LeasedUrl, RenewReply, RenewRequest, ReportPart,
-        ReportReply, UrlReport, report_part::Part, url_report,
+        ReportReply, RobotsReply, RobotsRequest, UrlReport, report_part::Part, robots_news::Found,
+        url_report,
     },
 };
 use trawl_shared::{
     VERSION,
+    clock::wall_now,
     lease::{Token, Verdict},
     outcome::FailureKind,
     page::OUTLINKS_MAX,
+    politeness::REST_MAX,
     spec::BODY_LIMIT_MAX,
     units::Size,
+    untrusted::CHARS_MAX,
     url::{URL_BYTES_MAX, UrlId},
     warc::{self, Lengths, PEEK_BYTES, RecordType},
 };
@@ -31,8 +35,8 @@ use trawl_shared::{
 use super::millis;
 use crate::{
     crawl::{Crawls, Delivery, Records},
-    frontier::{self, HandBack, Offer, Outcome, Report},
-    store::keys::HostRef,
+    frontier::{self, HandBack, HostNews, Offer, Outcome, ROBOTS_BYTES_MAX, Report, RobotsNews},
+    store::{keys::HostRef, rows::RobotsRow},
     workers::{Activity, Caller, Hello},
 };
 
@@ -123,7 +127,7 @@ impl v1::worker_server::Worker for WorkerApi {
         let lease = frontier::LeaseRequest {
             worker: Arc::clone(&caller.worker),
             hosts: (request.hosts as usize).min(HOSTS_MAX),
-            extend: request.extend.iter().take(HOSTS_MAX).map(host_ref).collect(),
+            extend: each_once(request.extend.iter().take(HOSTS_MAX).map(host_ref)),
             crawl: (request.crawl > 0).then_some(request.crawl),
         };
         let wait = Duration::from_millis(request.wait_ms).min(WAIT_MAX);
@@ -204,17 +208,24 @@ impl v1::worker_server::Worker for WorkerApi {
         self.crawls.hand_back(caller(&worker, session)?, leases).await?;
         Ok(Response::new(HandBackReply {}))
     }
+
+    async fn robots(
+        &self,
+        request: Request<RobotsRequest>,
+    ) -> Result<Response<RobotsReply>, Status> {
+        let RobotsRequest { worker, session, host } = request.into_inner();
+        let found = self.crawls.robots(caller(&worker, session)?, host).await?;
+        let (row, text) = found.unwrap_or_default();
+        Ok(Response::new(RobotsReply { state: robots_state(&row), text }))
+    }
 }
 
 impl WorkerApi {
     /// Hands a group of reports on. Answers when they are durable.
     async fn deliver(&self, caller: &Caller, group: &mut Group) -> Result<Vec<i32>, Status> {
         // Its room is free again when the owner has taken it over and answered.
-        let group = std::mem::take(group);
-        let mut deliveries = Vec::with_capacity(group.reports.len());
-        for (report, pieces) in group.reports {
-            deliveries.push(delivery(report, pieces)?);
-        }
+        let mut group = std::mem::take(group);
+        let deliveries = group.deliveries()?;
         if deliveries.is_empty() {
             return Ok(Vec::new());
         }
@@ -263,7 +274,7 @@ impl Group {
                 self.more_offers = report.offers.len() >= CHUNK_OFFERS;
                 let records = std::mem::take(&mut report.records);
                 self.missing = records_len(&report)?;
-                self.bytes += REPORT_BYTES + offer_bytes(&report.offers);
+                self.bytes += REPORT_BYTES + offer_bytes(&report.offers) + robots_bytes(&report);
                 self.reports.push((report, Vec::new()));
                 self.add_piece(records)
             }
@@ -301,6 +312,28 @@ impl Group {
     fn is_whole(&self) -> bool {
         self.missing == 0
     }
+
+    /// The reports, checked; the group keeps its room.
+    fn deliveries(&mut self) -> Result<Vec<Delivery>, Status> {
+        let reports = std::mem::take(&mut self.reports);
+        reports.into_iter().map(|(report, pieces)| delivery(report, pieces)).collect()
+    }
+}
+
+/// What the parts of one report amount to that follow its header: all that the owner of the crawls
+/// is given of what a worker sends.
+///
+/// # Errors
+/// If they break the contract; nothing of the report counts then.
+pub fn deliveries(parts: impl IntoIterator<Item = Part>) -> Result<Vec<Delivery>, Status> {
+    let mut group = Group::default();
+    for part in parts {
+        if let Part::Url(report) = &part {
+            room_for(report)?;
+        }
+        group.add(part)?;
+    }
+    group.deliveries()
 }
 
 async fn next_part(parts: &mut Streaming<ReportPart>) -> Result<Option<Part>, Status> {
@@ -320,6 +353,12 @@ fn offer_bytes(offers: &[v1::Offer]) -> usize {
 
 /// Fields without a length of their own are no longer than they need be.
 fn check_sizes(report: &UrlReport) -> Result<(), Status> {
+    let robots = robots_bytes(report);
+    if robots > ROBOTS_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "a robots.txt may take {ROBOTS_BYTES_MAX} bytes, compressed"
+        )));
+    }
     let detail = match &report.outcome {
         Some(url_report::Outcome::Failure(failure)) => failure.kind.len() + failure.detail.len(),
         Some(url_report::Outcome::Response(response)) => response.sha1.len(),
@@ -337,6 +376,16 @@ fn check_offers(offers: &[v1::Offer]) -> Result<(), Status> {
     match offers.iter().all(|offer| offer.url.len() <= URL_BYTES_MAX) {
         true => Ok(()),
         false => Err(Status::invalid_argument(format!("a URL has {URL_BYTES_MAX} bytes at most"))),
+    }
+}
+
+/// Bytes of the robots.txt that comes with a report.
+fn robots_bytes(report: &UrlReport) -> usize {
+    let robots = report.host_news.as_ref().and_then(|news| news.robots.as_ref());
+    match robots.and_then(|robots| robots.found.as_ref()) {
+        Some(Found::Text(text)) => text.len(),
+        Some(Found::Unavailable(reason)) => reason.len(),
+        None => 0,
     }
 }
 
@@ -376,11 +425,51 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
             at: HostRef { crawl: report.crawl, host: report.host },
             id,
             outcome,
-            offers: offers.map(|offer| Offer { url: offer.url, hops: offer.hops }).collect(),
-            host_delay: report.host_delay_ms.map(Duration::from_millis),
+            offers: offers.map(offer).collect(),
+            host_delay: report.host_delay_ms.map(|ms| Duration::from_millis(ms).min(REST_MAX)),
+            news: report.host_news.map(host_news),
+            reported_at: unix_millis_now(),
         },
         records,
     })
+}
+
+fn host_news(news: v1::HostNews) -> HostNews {
+    let address = &news.address[..];
+    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+    let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from)).ok();
+    let robots = news.robots.and_then(|robots| robots.found).map(|found| match found {
+        Found::Text(text) => RobotsNews::Found(text),
+        Found::Unavailable(reason) => {
+            RobotsNews::Unavailable(reason.chars().take(CHARS_MAX).collect())
+        }
+    });
+    HostNews {
+        elapsed: Duration::from_millis(news.elapsed_ms),
+        address,
+        troubled: news.troubled,
+        retry_after: some_millis(news.retry_after_ms),
+        robots,
+    }
+}
+
+/// What a worker needs to know of a robots.txt before it asks for it; none if nothing
+/// is known.
+fn robots_state(row: &RobotsRow) -> Option<v1::RobotsState> {
+    let now = unix_millis_now();
+    let since = |then: u64| (then > 0).then(|| now.saturating_sub(then));
+    let (age_ms, unavailable_ms) = (since(row.fetched_at), since(row.unavailable_since));
+    (age_ms.is_some() || unavailable_ms.is_some())
+        .then_some(v1::RobotsState { age_ms, unavailable_ms })
+}
+
+fn unix_millis_now() -> u64 {
+    u64::try_from(wall_now().as_millisecond()).unwrap_or(0)
+}
+
+fn offer(offer: v1::Offer) -> Offer {
+    let is_of_robots = offer.source() == v1::OfferSource::Robots;
+    Offer { url: offer.url, hops: offer.hops, is_of_robots }
 }
 
 fn answered(response: &v1::Response) -> Result<Outcome, Status> {
@@ -395,6 +484,7 @@ fn answered(response: &v1::Response) -> Result<Outcome, Status> {
         body_bytes: response.body_bytes,
         wire_bytes: response.wire_bytes,
         fetched_at: response.fetched_at_ms,
+        simhash: response.simhash,
     })
 }
 
@@ -443,6 +533,9 @@ fn host_batch(batch: frontier::Batch, lease_ms: u64) -> HostBatch {
         host_key: batch.host_key,
         lease_ms,
         delay_ms: millis(batch.delay),
+        robots: batch.robots.as_ref().and_then(robots_state),
+        connections: batch.connections,
+        delay_is_set: batch.delay_is_set,
         urls: batch
             .urls
             .into_iter()
@@ -452,9 +545,17 @@ fn host_batch(batch: frontier::Batch, lease_ms: u64) -> HostBatch {
                 hops: url.hops,
                 attempt: url.attempt,
                 via: url.via,
+                off_site: url.off_site,
+                delay_ms: url.delay.map(millis).unwrap_or_default(),
             })
             .collect(),
     }
+}
+
+/// Hosts in their order, each once.
+fn each_once(hosts: impl Iterator<Item = HostRef>) -> Vec<HostRef> {
+    let mut seen = HashSet::new();
+    hosts.filter(|host| seen.insert(*host)).collect()
 }
 
 fn host_ref(host: &v1::HostRef) -> HostRef {
@@ -475,7 +576,8 @@ fn room_for(report: &UrlReport) -> Result<u32, Status> {
         CHUNK_OFFERS.. => MORE_OFFERS_BYTES,
         _ => offer_bytes(&report.offers),
     };
-    let bytes = records_len(report)? + (REPORT_BYTES + DETAIL_BYTES_MAX + offers) as u64;
+    let bytes = records_len(report)?
+        + (REPORT_BYTES + DETAIL_BYTES_MAX + offers + robots_bytes(report)) as u64;
     Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 

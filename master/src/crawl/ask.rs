@@ -8,15 +8,15 @@ use tokio::sync::{mpsc, oneshot};
 use trawl_shared::{
     lease::{Token, Verdict},
     spec::CrawlSpec,
-    url::{CrawlUrl, UrlId},
+    url::{CrawlUrl, HostKey, UrlId},
     warc::Lengths,
 };
 
 use super::{Tally, disk::DiskLow};
 use crate::{
     frontier::{
-        Account, Batch, CrawlStatus, HandBack, HostStatus, LeaseRequest, Piece, Quarantined,
-        Release, Released, Report, Specification, Submitted, Via,
+        Account, Batch, CrawlStatus, HandBack, HostAccount, HostChange, HostStatus, LeaseRequest,
+        Piece, Quarantined, Release, Released, Report, RobotsFile, Specification, Submitted, Via,
     },
     pages::CrawlPages,
     store::rows::{UrlState, Wish},
@@ -155,6 +155,18 @@ pub struct Submission {
     pub take_up: bool,
 }
 
+/// Part of a crawl's quarantine.
+#[derive(Debug)]
+pub struct Quarantine {
+    /// The URLs.
+    pub inmates: Vec<Quarantined>,
+    /// Links of the crawl that were taken for traps while the quarantine was full, and
+    /// forgotten.
+    pub forgotten: u64,
+    /// The crawl's pages.
+    pub pages: CrawlPages,
+}
+
 /// URLs to let out of quarantine.
 #[derive(Clone, Debug)]
 pub enum Inmates {
@@ -181,6 +193,7 @@ pub(super) enum Question {
     Renew { caller: Caller, tokens: Vec<Token>, activity: Activity, answer: To<Heard<Renewal>> },
     Report { caller: Caller, deliveries: Vec<Delivery>, answer: To<Heard<Vec<Verdict>>> },
     HandBack { caller: Caller, leases: HandBack, answer: To<Heard<()>> },
+    Robots { caller: Caller, host: u32, answer: To<Heard<Option<RobotsFile>>> },
     Operator(OperatorQuestion),
 }
 
@@ -215,6 +228,11 @@ pub(super) enum OperatorQuestion {
         limit: usize,
         answer: To<About<(Vec<HostView>, u64)>>,
     },
+    Host {
+        key: HostKey,
+        change: HostChange,
+        answer: To<(HostAccount, Vec<Option<Duration>>)>,
+    },
     Why {
         crawl: Option<String>,
         url: CrawlUrl,
@@ -239,7 +257,7 @@ pub(super) enum OperatorQuestion {
         crawl: Option<String>,
         after: Vec<u8>,
         limit: usize,
-        answer: To<About<(Vec<Quarantined>, CrawlPages)>>,
+        answer: To<About<Quarantine>>,
     },
     Release {
         crawl: Option<String>,
@@ -365,6 +383,14 @@ impl Crawls {
         Ok(self.ask(|answer| Question::HandBack { caller, leases, answer }).await??)
     }
 
+    /// A host's robots.txt, if anything is known of it.
+    ///
+    /// # Errors
+    /// As [`Crawls::lease`].
+    pub async fn robots(&self, caller: Caller, host: u32) -> Result<Option<RobotsFile>, AskError> {
+        Ok(self.ask(|answer| Question::Robots { caller, host, answer }).await??)
+    }
+
     /// Starts a crawl or takes it up again. The inner error says why not.
     ///
     /// # Errors
@@ -433,6 +459,19 @@ impl Crawls {
             .await
     }
 
+    /// What is known of a host, after it was changed as `change` says; with the time
+    /// until each of its crawls may have it.
+    ///
+    /// # Errors
+    /// If the master is stopping.
+    pub async fn host(
+        &self,
+        key: HostKey,
+        change: HostChange,
+    ) -> Result<(HostAccount, Vec<Option<Duration>>), AskError> {
+        self.ask_as_operator(|answer| OperatorQuestion::Host { key, change, answer }).await
+    }
+
     /// What the crawls know of a URL.
     ///
     /// # Errors
@@ -481,7 +520,7 @@ impl Crawls {
         crawl: Option<String>,
         after: Vec<u8>,
         limit: usize,
-    ) -> Result<Result<(Vec<Quarantined>, CrawlPages), NoCrawl>, AskError> {
+    ) -> Result<Result<Quarantine, NoCrawl>, AskError> {
         self.ask_as_operator(|answer| OperatorQuestion::Quarantine { crawl, after, limit, answer })
             .await
     }

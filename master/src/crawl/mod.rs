@@ -26,7 +26,7 @@ use trawl_shared::{
 use self::ask::{About, Heard, MAILBOX, Question, To};
 pub use self::ask::{
     AccountView, AskError, Crawls, Delivery, HostView, Inmates, Mailbox, NoCrawl, NotSubmitted,
-    Overview, Records, Renewal, Submission, Walking, Welcome,
+    Overview, Quarantine, Records, Renewal, Submission, Walking, Welcome,
 };
 pub use self::disk::{DiskLow, DiskWatch, Look, Space};
 pub use self::tally::Tally;
@@ -286,6 +286,13 @@ impl<S: Store> Owner<S> {
                     self.frontier.hand_back(&caller.worker, &leases, now)?;
                 }
                 later(answers, answer, heard);
+            }
+            Question::Robots { caller, host, answer } => {
+                let found = match self.workers.hear(&caller, now) {
+                    Ok(()) => Ok(self.frontier.robots(host)?),
+                    Err(unheard) => Err(unheard),
+                };
+                later(answers, answer, found);
             }
             Question::Operator(question) => self.handle_operator(question, now, answers)?,
         }

@@ -8,14 +8,14 @@ use super::{
     Answer, CrawlError, Owner, Waiting,
     ask::{
         About, AccountView, HostView, Inmates, NoCrawl, NotSubmitted, OperatorQuestion, Overview,
-        Submission, To,
+        Quarantine, Submission, To,
     },
     later,
 };
 use crate::{
     frontier::{
-        Account, CrawlStatus, FrontierError, HostStatus, Moment, Release, Released, State,
-        Submitted,
+        Account, CrawlStatus, FrontierError, HostChange, HostStatus, Moment, Release, Released,
+        State, Submitted,
     },
     pages::CrawlPages,
     store::{
@@ -61,12 +61,22 @@ impl<S: Store> Owner<S> {
             }
             OperatorQuestion::Hosts { crawl, contains, limit, answer } => {
                 let hosts = self.named(crawl.as_deref()).map(|()| {
-                    let (hosts, count) = self.frontier.hosts(crawl.as_deref(), &contains, limit);
+                    let (hosts, count) =
+                        self.frontier.hosts(crawl.as_deref(), &contains, limit, now);
                     let due = |ready: Moment| until(ready, now);
                     let view = |host: HostStatus| HostView { due: host.ready.map(due), host };
                     (hosts.into_iter().map(view).collect(), count)
                 });
                 later(answers, answer, hosts);
+            }
+            OperatorQuestion::Host { key, change, answer } => {
+                if change != HostChange::default() {
+                    self.frontier.change_host(&key, change)?;
+                }
+                let account = self.frontier.host_account(&key, now)?;
+                let due = |host: &HostStatus| host.ready.map(|ready| until(ready, now));
+                let due = account.crawls.iter().map(due).collect();
+                later(answers, answer, (account, due));
             }
             OperatorQuestion::Why { crawl, url, answer } => {
                 let accounts = self.why(crawl.as_deref(), &url, now)?;
@@ -87,7 +97,9 @@ impl<S: Store> Owner<S> {
                 self.commit_all(now)?;
                 let listed = match self.crawl_pages(crawl.as_deref()) {
                     Ok(pages) => {
-                        Ok((self.frontier.quarantined(pages.crawl, &after, limit)?, pages))
+                        let inmates = self.frontier.quarantined(pages.crawl, &after, limit)?;
+                        let forgotten = self.frontier.traps_forgotten(pages.crawl);
+                        Ok(Quarantine { inmates, forgotten, pages })
                     }
                     Err(none) => Err(none),
                 };
@@ -182,6 +194,7 @@ impl<S: Store> Owner<S> {
         match inmates {
             Inmates::Urls(urls) => {
                 for url in urls {
+                    let url = self.frontier.canonical(crawl, &url).into_owned();
                     let at = self.frontier.locate(crawl, &url)?;
                     match at {
                         Some(at) if self.frontier.release(at, &url.id(), how, now)? => {

@@ -305,7 +305,12 @@ fn recall_leases(store: &mut impl Store) -> Result<u64, StoreError> {
             row.queued += urls;
             batch.push((keys::host(at), Some(row.encode_to_vec())));
         }
-        let gate = GateRow { freed_at: meta.clock };
+        let gate = store.get(&keys::gate(at.host))?.map(|row| decode::<GateRow>(&row));
+        let gate = GateRow {
+            freed_at: meta.clock,
+            unvisited: false,
+            ..gate.transpose()?.unwrap_or_default()
+        };
         batch.push((keys::gate(at.host), Some(gate.encode_to_vec())));
     }
     for (crawl, urls) in &by_crawl {

@@ -1,13 +1,22 @@
 //! Dumps written and read back.
 
 use proptest::prelude::*;
-use trawl_shared::url::CANON_VERSION;
+use prost::Message;
+use trawl_shared::{
+    outcome::Class,
+    url::{CANON_VERSION, UrlId},
+};
 
 use super::{load::read, *};
 use crate::{
     data_dir::FORMAT,
     frontier::{Frontier, Limits, model},
-    store::{Batch, Row, Store, keys, memory::MemoryStore},
+    store::{
+        Batch, Row, Store,
+        keys::{self, HostRef, Slot},
+        memory::MemoryStore,
+        rows::{EndedRow, PatternRow, QueueRow, UrlRow, UrlState},
+    },
 };
 
 fn head() -> Head {
@@ -63,6 +72,32 @@ proptest! {
         prop_assert!(!text.contains("\"raw\""), "everything has its words: {text}");
         prop_assert_eq!(rows(&loaded(&dump).unwrap()), rows(&store));
     }
+}
+
+#[test]
+fn what_was_caught_and_counted_has_its_words() {
+    let at = HostRef { crawl: 1, host: 2 };
+    let ended = EndedRow {
+        class: Class::Quarantined.number().into(),
+        trap: "calendar".into(),
+        off_site: 1,
+        ..EndedRow::default()
+    };
+    let queued = QueueRow { off_site: 2, exempt: true, ..QueueRow::default() };
+    let mut store = MemoryStore::default();
+    let changes = vec![
+        (keys::pattern(at, 7), Some(PatternRow { pages: 3, alike: 2 }.encode_to_vec())),
+        (
+            keys::url(at, &UrlId::of("x")),
+            Some(UrlRow { state: Some(UrlState::Ended(ended)) }.encode_to_vec()),
+        ),
+        (keys::queue(at, Slot::untried(5, 1, 9)), Some(queued.encode_to_vec())),
+    ];
+    store.apply(changes).unwrap();
+    let dump = dumped(&head(), &[all(&store)]);
+    let text = String::from_utf8(dump.clone()).unwrap();
+    assert!(!text.contains("\"raw\"") && text.contains("calendar"), "{text}");
+    assert_eq!(rows(&loaded(&dump).unwrap()), rows(&store));
 }
 
 #[test]

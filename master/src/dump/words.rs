@@ -15,8 +15,8 @@ use crate::{
         Batch,
         keys::{self, HostRef, Slot},
         rows::{
-            CrawlRow, EndedRow, FetchedRow, Finish, GateRow, HostRow, LeaseRow, MetaRow, QueueRow,
-            UrlRow, UrlState, Wish,
+            CrawlRow, EndedRow, FetchedRow, Finish, GateRow, HostRow, LeaseRow, MetaRow,
+            PatternRow, QueueRow, RobotsRow, TryRow, UrlRow, UrlState, Wish,
         },
     },
 };
@@ -62,9 +62,25 @@ pub(super) enum Words {
         key: String,
         host: u32,
     },
-    Gate {
+    Gate(GateWords),
+    Robots {
         host: u32,
-        freed_at_ms: u64,
+        fetched_at_ms: u64,
+        parts: u32,
+        unavailable_since_ms: u64,
+        unavailable: String,
+        #[serde(default)]
+        unavailable_at_ms: u64,
+    },
+    RobotsPart {
+        host: u32,
+        part: u16,
+        zlib: Hex,
+    },
+    Digest {
+        crawl: u32,
+        sha1: Hex,
+        page: PageWords,
     },
     Host {
         crawl: u32,
@@ -88,6 +104,19 @@ pub(super) enum Words {
         last_applied: bool,
         #[serde(default, skip_serializing_if = "String::is_empty")]
         last_error: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tries: Vec<TryWords>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        off_site: u32,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not", alias = "released")]
+        exempt: bool,
+    },
+    Pattern {
+        crawl: u32,
+        host: u32,
+        pattern: Hex,
+        pages: u64,
+        alike: u32,
     },
     Lease {
         token: u64,
@@ -95,6 +124,8 @@ pub(super) enum Words {
         host: u32,
         worker: String,
         slots: Vec<SlotWords>,
+        #[serde(default)]
+        longer_wait_ms: u64,
     },
     Url {
         crawl: u32,
@@ -146,6 +177,60 @@ pub(super) struct CrawlWords {
     leases_expired: u64,
     leases_recovered: u64,
     leases_kept: u64,
+    #[serde(default)]
+    traps_forgotten: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct GateWords {
+    host: u32,
+    freed_at_ms: u64,
+    #[serde(default)]
+    answer_ms: u64,
+    #[serde(default)]
+    failures: u32,
+    #[serde(default)]
+    rests_until_ms: u64,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    trouble: String,
+    #[serde(default)]
+    trouble_class: u32,
+    #[serde(default)]
+    address: Hex,
+    #[serde(default)]
+    blocked: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    blocked_reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set_delay_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set_connections: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set_pages: Option<u64>,
+    #[serde(default)]
+    unvisited: bool,
+    #[serde(default)]
+    robots_delay_ms: u64,
+}
+
+/// A page that another row names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PageWords {
+    host: u32,
+    id: Hex,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct TryWords {
+    class: u32,
+    at_ms: u64,
+    took_ms: u64,
+    detail: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,6 +262,10 @@ pub(super) enum StateWords {
         place: PlaceWords,
         token: u64,
         via_host: u32,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tries: Vec<TryWords>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        same_as: Option<PageWords>,
     },
     Ended {
         class: String,
@@ -190,6 +279,12 @@ pub(super) enum StateWords {
         token: u64,
         #[serde(default, skip_serializing_if = "String::is_empty")]
         worker: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tries: Vec<TryWords>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        trap: String,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        off_site: u32,
     },
 }
 
@@ -225,8 +320,30 @@ impl Words {
             Self::HostNumber { key, host } => {
                 Some((keys::host_number(key), Some(host.to_be_bytes().to_vec())))
             }
-            Self::Gate { host, freed_at_ms } => {
-                row(keys::gate(*host), &GateRow { freed_at: *freed_at_ms })
+            Self::Gate(words) => row(keys::gate(words.host), &words.row()),
+            Self::Robots {
+                host,
+                fetched_at_ms,
+                parts,
+                unavailable_since_ms,
+                unavailable,
+                unavailable_at_ms,
+            } => row(
+                keys::robots(*host),
+                &RobotsRow {
+                    fetched_at: *fetched_at_ms,
+                    parts: *parts,
+                    unavailable_since: *unavailable_since_ms,
+                    unavailable: unavailable.clone(),
+                    unavailable_at: *unavailable_at_ms,
+                },
+            ),
+            Self::RobotsPart { host, part, zlib } => {
+                Some((keys::robots_part(*host, *part), Some(zlib.0.clone())))
+            }
+            Self::Digest { crawl, sha1, page } => {
+                let key = keys::digest(*crawl, sha1.0.as_slice().try_into().ok()?);
+                Some((key, Some(page.bytes()?)))
             }
             Self::Host { crawl, host, key, delay_ms, queued, pages } => row(
                 keys::host(HostRef { crawl: *crawl, host: *host }),
@@ -245,6 +362,9 @@ impl Words {
                 last_token,
                 last_applied,
                 last_error,
+                tries,
+                off_site,
+                exempt,
             } => row(
                 keys::queue(HostRef { crawl: *crawl, host: *host }, slot.slot()),
                 &QueueRow {
@@ -257,15 +377,24 @@ impl Words {
                     last_applied: *last_applied,
                     via_host: *via_host,
                     last_error: last_error.clone(),
+                    tries: tries.iter().map(Into::into).collect(),
+                    off_site: *off_site,
+                    exempt: *exempt,
                 },
             ),
-            Self::Lease { token, crawl, host, worker, slots } => row(
+            Self::Pattern { crawl, host, pattern, pages, alike } => {
+                let at = HostRef { crawl: *crawl, host: *host };
+                let pattern = u64::from_be_bytes(pattern.0.as_slice().try_into().ok()?);
+                row(keys::pattern(at, pattern), &PatternRow { pages: *pages, alike: *alike })
+            }
+            Self::Lease { token, crawl, host, worker, slots, longer_wait_ms } => row(
                 keys::lease(Token(*token)),
                 &LeaseRow {
                     crawl: *crawl,
                     host: *host,
                     worker: worker.clone(),
                     slots: slots.iter().flat_map(|slot| slot.slot().encode()).collect(),
+                    longer_wait_ms: *longer_wait_ms,
                 },
             ),
             Self::Url { crawl, host, id, state } => row(
@@ -288,9 +417,13 @@ impl Words {
             Self::Crawl(_) => "crawl",
             Self::Specification { .. } => "specification",
             Self::HostNumber { .. } => "host_number",
-            Self::Gate { .. } => "gate",
+            Self::Gate(_) => "gate",
             Self::Host { .. } => "host",
+            Self::Robots { .. } => "robots",
+            Self::RobotsPart { .. } => "robots part",
+            Self::Digest { .. } => "digest",
             Self::Queue { .. } => "queue",
+            Self::Pattern { .. } => "pattern",
             Self::Lease { .. } => "lease",
             Self::Url { .. } => "url",
             Self::Quarantine { .. } => "quarantine",
@@ -337,9 +470,28 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
             key: String::from_utf8(key.get(1..)?.to_vec()).ok()?,
             host: u32::from_be_bytes(value.try_into().ok()?),
         },
-        b'G' => {
-            let GateRow { freed_at } = GateRow::decode(value).ok()?;
-            Words::Gate { host: number(1)?, freed_at_ms: freed_at }
+        b'G' => Words::Gate(GateWords::of(number(1)?, GateRow::decode(value).ok()?)),
+        b'R' if key.len() == keys::robots(0).len() => {
+            let RobotsRow { fetched_at, parts, unavailable_since, unavailable, unavailable_at } =
+                RobotsRow::decode(value).ok()?;
+            Words::Robots {
+                host: number(1)?,
+                fetched_at_ms: fetched_at,
+                parts,
+                unavailable_since_ms: unavailable_since,
+                unavailable,
+                unavailable_at_ms: unavailable_at,
+            }
+        }
+        b'R' => Words::RobotsPart {
+            host: number(1)?,
+            part: u16::from_be_bytes(key.get(5..)?.try_into().ok()?),
+            zlib: Hex(value.to_vec()),
+        },
+        b'D' => {
+            let sha1: [u8; 20] = key.get(5..)?.try_into().ok()?;
+            let page = PageWords::of(value)?;
+            Words::Digest { crawl: number(1)?, sha1: Hex(sha1.to_vec()), page }
         }
         b'O' => {
             let HostRef { crawl, host } = keys::host_of(key)?;
@@ -358,6 +510,9 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
                 last_applied,
                 via_host,
                 last_error,
+                tries,
+                off_site,
+                exempt,
             } = QueueRow::decode(value).ok()?;
             Words::Queue {
                 crawl,
@@ -372,13 +527,24 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
                 last_token,
                 last_applied,
                 last_error,
+                tries: tries.into_iter().map(Into::into).collect(),
+                off_site,
+                exempt,
             }
         }
+        b'T' => {
+            let (HostRef { crawl, host }, pattern) = keys::pattern_of(key)?;
+            let PatternRow { pages, alike } = PatternRow::decode(value).ok()?;
+            let pattern = Hex(pattern.to_be_bytes().to_vec());
+            Words::Pattern { crawl, host, pattern, pages, alike }
+        }
         b'L' => {
-            let LeaseRow { crawl, host, worker, slots } = LeaseRow::decode(value).ok()?;
+            let LeaseRow { crawl, host, worker, slots, longer_wait_ms } =
+                LeaseRow::decode(value).ok()?;
             let slots = slots.chunks(Slot::BYTES).map(|slot| Slot::decode(slot).map(Into::into));
             let slots = slots.collect::<Option<_>>()?;
-            Words::Lease { token: keys::lease_token(key)?.0, crawl, host, worker, slots }
+            let token = keys::lease_token(key)?.0;
+            Words::Lease { token, crawl, host, worker, slots, longer_wait_ms }
         }
         b'U' => {
             let (HostRef { crawl, host }, id) = keys::url_of(key)?;
@@ -391,6 +557,88 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
         }
         _ => return None,
     })
+}
+
+impl GateWords {
+    fn of(host: u32, row: GateRow) -> Self {
+        let GateRow {
+            freed_at,
+            answer_ms,
+            failures,
+            rests_until,
+            trouble,
+            trouble_class,
+            address,
+            blocked,
+            blocked_reason,
+            set_delay_ms,
+            set_connections,
+            set_pages,
+            unvisited,
+            robots_delay_ms,
+        } = row;
+        Self {
+            host,
+            freed_at_ms: freed_at,
+            answer_ms,
+            failures,
+            rests_until_ms: rests_until,
+            trouble,
+            trouble_class,
+            address: Hex(address),
+            blocked,
+            blocked_reason,
+            set_delay_ms,
+            set_connections,
+            set_pages,
+            unvisited,
+            robots_delay_ms,
+        }
+    }
+
+    fn row(&self) -> GateRow {
+        GateRow {
+            freed_at: self.freed_at_ms,
+            answer_ms: self.answer_ms,
+            failures: self.failures,
+            rests_until: self.rests_until_ms,
+            trouble: self.trouble.clone(),
+            trouble_class: self.trouble_class,
+            address: self.address.0.clone(),
+            blocked: self.blocked,
+            blocked_reason: self.blocked_reason.clone(),
+            set_delay_ms: self.set_delay_ms,
+            set_connections: self.set_connections,
+            set_pages: self.set_pages,
+            unvisited: self.unvisited,
+            robots_delay_ms: self.robots_delay_ms,
+        }
+    }
+}
+
+impl PageWords {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let (host, id) = keys::page_of_ref(bytes)?;
+        Some(Self { host, id: Hex(id.0.to_vec()) })
+    }
+
+    fn bytes(&self) -> Option<Vec<u8>> {
+        Some(keys::page_ref(self.host, &UrlId::from_bytes(&self.id.0)?))
+    }
+}
+
+impl From<TryRow> for TryWords {
+    fn from(row: TryRow) -> Self {
+        let TryRow { class, at, took_ms, detail } = row;
+        Self { class, at_ms: at, took_ms, detail }
+    }
+}
+
+impl From<&TryWords> for TryRow {
+    fn from(words: &TryWords) -> Self {
+        let TryWords { class, at_ms, took_ms, detail } = words;
+        Self { class: *class, at: *at_ms, took_ms: *took_ms, detail: detail.clone() }
+    }
 }
 
 impl CrawlWords {
@@ -421,6 +669,7 @@ impl CrawlWords {
             stored_bytes,
             leases_recovered,
             leases_kept,
+            traps_forgotten,
         } = row;
         let outcome = |(number, count): (usize, u64)| {
             let class = Class::of_number(u8::try_from(number).ok()?)?;
@@ -452,6 +701,7 @@ impl CrawlWords {
             leases_expired,
             leases_recovered,
             leases_kept,
+            traps_forgotten,
         })
     }
 
@@ -491,6 +741,7 @@ impl CrawlWords {
             leases_expired: self.leases_expired,
             leases_recovered: self.leases_recovered,
             leases_kept: self.leases_kept,
+            traps_forgotten: self.traps_forgotten,
             wish: wish as i32,
             stored_bytes: self.stored_bytes,
         })
@@ -536,7 +787,8 @@ impl StateWords {
         Some(match state {
             UrlState::Pending(slot) => Self::Pending { slot: Slot::decode(&slot)?.into() },
             UrlState::Fetched(row) => {
-                let FetchedRow { token, status, place, sha1, fetched_at, via_host } = row;
+                let FetchedRow { token, status, place, sha1, fetched_at, via_host, tries, same_as } =
+                    row;
                 let Place { segment, offset, response_len, request_len, metadata_len } =
                     Place::decode(&place)?;
                 Self::Fetched {
@@ -552,6 +804,8 @@ impl StateWords {
                     },
                     token,
                     via_host,
+                    tries: tries.into_iter().map(Into::into).collect(),
+                    same_as: PageWords::of(&same_as),
                 }
             }
             UrlState::Ended(row) => {
@@ -566,6 +820,9 @@ impl StateWords {
                     via_host,
                     hops,
                     worker,
+                    tries,
+                    trap,
+                    off_site,
                 } = row;
                 Self::Ended {
                     class: Class::of_number(u8::try_from(class).ok()?)?.word().to_owned(),
@@ -578,6 +835,9 @@ impl StateWords {
                     attempts,
                     token,
                     worker,
+                    tries: tries.into_iter().map(Into::into).collect(),
+                    trap,
+                    off_site,
                 }
             }
         })
@@ -586,7 +846,16 @@ impl StateWords {
     fn state(&self) -> Option<UrlState> {
         Some(match self {
             Self::Pending { slot } => UrlState::Pending(slot.slot().encode().to_vec()),
-            Self::Fetched { status, sha1, fetched_at_ms, place, token, via_host } => {
+            Self::Fetched {
+                status,
+                sha1,
+                fetched_at_ms,
+                place,
+                token,
+                via_host,
+                tries,
+                same_as,
+            } => {
                 let place = Place {
                     segment: place.segment,
                     offset: place.offset,
@@ -601,6 +870,11 @@ impl StateWords {
                     sha1: sha1.0.clone(),
                     fetched_at: *fetched_at_ms,
                     via_host: *via_host,
+                    tries: tries.iter().map(Into::into).collect(),
+                    same_as: match same_as {
+                        Some(page) => page.bytes()?,
+                        None => Vec::new(),
+                    },
                 })
             }
             Self::Ended {
@@ -614,6 +888,9 @@ impl StateWords {
                 attempts,
                 token,
                 worker,
+                tries,
+                trap,
+                off_site,
             } => UrlState::Ended(EndedRow {
                 token: *token,
                 class: class(word)?.number().into(),
@@ -625,6 +902,9 @@ impl StateWords {
                 via_host: *via_host,
                 hops: *hops,
                 worker: worker.clone(),
+                tries: tries.iter().map(Into::into).collect(),
+                trap: trap.clone(),
+                off_site: *off_site,
             }),
         })
     }

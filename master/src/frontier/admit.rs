@@ -1,11 +1,14 @@
 //! Taking URLs in: a person's seeds and the pages' outlinks, each once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use trawl_shared::{
+    canon::Canon,
+    rules::Rules,
     scope::Scope,
-    spec::CrawlSpec,
+    spec::{CrawlSpec, SpecError},
+    trap,
     url::{CrawlUrl, UrlId},
 };
 
@@ -30,6 +33,26 @@ pub(crate) struct StoredSpec {
     pub(crate) anchors: BTreeSet<String>,
 }
 
+impl StoredSpec {
+    /// The specification of a crawl.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn read(
+        store: &impl Store,
+        number: u32,
+        row: &CrawlRow,
+    ) -> Result<Self, StoreError> {
+        let damaged = || super::damaged("a specification");
+        let mut text = Vec::new();
+        for part in 0..row.spec_parts {
+            let key = keys::spec_part(number, u16::try_from(part).unwrap_or(u16::MAX));
+            text.extend(store.get(&key)?.ok_or_else(damaged)?);
+        }
+        serde_json::from_slice(&text).map_err(|_| damaged())
+    }
+}
+
 /// What [`Frontier::submit`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Submitted {
@@ -42,22 +65,39 @@ pub struct Submitted {
 }
 
 /// A URL to take in, and how it was found.
-struct Candidate<'a> {
-    url: &'a CrawlUrl,
-    id: UrlId,
-    depth: u16,
-    hops: u32,
-    via: &'a [u8],
-    via_host: u32,
+pub(super) struct Candidate<'a> {
+    pub(super) url: &'a CrawlUrl,
+    pub(super) id: UrlId,
+    pub(super) depth: u16,
+    pub(super) hops: u32,
+    pub(super) off_site: u32,
+    pub(super) via: &'a [u8],
+    pub(super) via_host: u32,
+    /// A person gave it: it is no trap, whatever it looks like.
+    pub(super) is_seed: bool,
+}
+
+/// The page that links were found on.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) at: HostRef,
+    pub(super) id: &'a UrlId,
+    /// Links from a seed.
+    pub(super) depth: u16,
+    /// Links from the last page where the crawl's seeds are.
+    pub(super) off_site: u32,
 }
 
 /// A link that a page led to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// The URL, canonical.
     pub url: String,
     /// Redirects followed to come here; 0 for a link.
     pub hops: u32,
+    /// Whether it is a sitemap that the robots.txt of the page's host names: it is as
+    /// deep as the page that robots.txt was asked for.
+    pub is_of_robots: bool,
 }
 
 impl<S: Store> Frontier<S> {
@@ -73,7 +113,10 @@ impl<S: Store> Frontier<S> {
         seeds: &[CrawlUrl],
         now: Moment,
     ) -> Result<Submitted, FrontierError> {
-        spec.validate().map_err(|error| FrontierError::Spec(error.to_string()))?;
+        let odd = |error: SpecError| FrontierError::Spec(error.to_string());
+        spec.validate().map_err(odd)?;
+        let canon = Canon::new(&spec.canon, &spec.drop_params).map_err(odd)?;
+        let seeds: Vec<Cow<'_, CrawlUrl>> = seeds.iter().map(|seed| canon.of(seed)).collect();
         self.commit(now)?;
         let known = self.crawls.iter().find(|(_, crawl)| crawl.row.name == name);
         let known = known.map(|(number, _)| *number);
@@ -88,7 +131,7 @@ impl<S: Store> Frontier<S> {
                 number
             }
         };
-        if let Err(error) = self.specify(number, spec, seeds) {
+        if let Err(error) = self.specify(number, spec, &seeds) {
             if known.is_none() {
                 // It never was.
                 self.crawls.remove(&number);
@@ -96,9 +139,17 @@ impl<S: Store> Frontier<S> {
             return Err(error);
         }
         let mut new_seeds = 0;
-        for url in seeds {
-            let candidate =
-                Candidate { url, id: url.id(), depth: 0, hops: 0, via: &[], via_host: 0 };
+        for url in &seeds {
+            let candidate = Candidate {
+                url,
+                id: url.id(),
+                depth: 0,
+                hops: 0,
+                off_site: 0,
+                via: &[],
+                via_host: 0,
+                is_seed: true,
+            };
             new_seeds += u64::from(self.take_in(number, &candidate)?);
         }
         self.restart(number, now);
@@ -110,10 +161,17 @@ impl<S: Store> Frontier<S> {
         &mut self,
         number: u32,
         spec: CrawlSpec,
-        seeds: &[CrawlUrl],
+        seeds: &[Cow<'_, CrawlUrl>],
     ) -> Result<(), FrontierError> {
         let Some(crawl) = self.crawls.get_mut(&number) else { return Ok(()) };
-        let mut anchors = spec.scope.anchors(seeds);
+        if crawl.row.discovered > 0 && !spec.has_canon_of(&crawl.spec) {
+            return Err(FrontierError::Spec(
+                "canon and drop_params stay as they are once a crawl has URLs, since its pages \
+                 are named by them; start another crawl, or leave them as they were"
+                    .into(),
+            ));
+        }
+        let mut anchors = spec.scope.anchors(seeds.iter().map(AsRef::as_ref));
         if spec.scope == crawl.spec.scope {
             anchors.extend(crawl.anchors.iter().cloned());
         }
@@ -131,8 +189,11 @@ impl<S: Store> Frontier<S> {
                 text.len()
             )));
         }
-        let scope = Scope::new(&stored.spec, stored.anchors.iter().cloned())
-            .map_err(|error| FrontierError::Spec(error.to_string()))?;
+        let odd = |error: SpecError| FrontierError::Spec(error.to_string());
+        let spec = &stored.spec;
+        let scope = Scope::new(spec, stored.anchors.iter().cloned()).map_err(odd)?;
+        let canon = Canon::new(&spec.canon, &spec.drop_params).map_err(odd)?;
+        let rules = Rules::new(&spec.rules).map_err(odd)?;
         let parts = text
             .chunks(SPEC_PART_BYTES)
             .zip(0..)
@@ -151,11 +212,23 @@ impl<S: Store> Frontier<S> {
         crawl.spec = Arc::new(stored.spec);
         crawl.anchors = stored.anchors;
         crawl.scope = Arc::new(scope);
+        crawl.canon = canon;
+        crawl.rules = Arc::new(rules);
         crawl.dirty = true;
         if depth_was.is_none() && crawl.spec.depth.is_some() {
             self.recount_depths(number)?;
         }
+        self.time_all_anew(number);
         Ok(())
+    }
+
+    /// Says anew when a crawl's hosts may be visited: its delays and budgets are others.
+    fn time_all_anew(&mut self, number: u32) {
+        let hosts = self.hosts.keys().filter(|at| at.crawl == number);
+        for host in hosts.map(|at| at.host).collect::<Vec<_>>() {
+            self.time_anew(host);
+        }
+        self.call_all();
     }
 
     /// Counts the open URLs of a crawl by depth, which it did not do so far.
@@ -191,40 +264,47 @@ impl<S: Store> Frontier<S> {
         at: HostRef,
         offers: &[Offer],
         depth: u16,
+        off_site: u32,
         id: &UrlId,
     ) -> Result<(), FrontierError> {
         let redirects = self.crawls.get(&at.crawl).map_or(0, |crawl| crawl.spec.redirects);
         let offers: Vec<Offer> =
             offers.iter().filter(|offer| offer.hops <= redirects).cloned().collect();
-        Ok(self.offer(at.crawl, &offers, depth, (at.host, id))?)
+        Ok(self.offer(&offers, Source { at, id, depth, off_site })?)
     }
 
-    /// Takes in the links of a page at `depth`, each once, in their order. What
-    /// the crawl's scope does not admit is passed over.
-    pub(super) fn offer(
-        &mut self,
-        number: u32,
-        offers: &[Offer],
-        depth: u16,
-        via: (u32, &UrlId),
-    ) -> Result<(), StoreError> {
+    /// Takes in the links of a page, each once, in their order. What the crawl's scope
+    /// does not admit is passed over, and what looks like a trap goes to quarantine.
+    pub(super) fn offer(&mut self, offers: &[Offer], source: Source<'_>) -> Result<(), StoreError> {
+        let number = source.at.crawl;
         let Some(crawl) = self.crawls.get(&number) else { return Ok(()) };
         let scope = Arc::clone(&crawl.scope);
-        let depth = depth.saturating_add(1);
+        let (canon, spec) = (crawl.canon.clone(), Arc::clone(&crawl.spec));
+        let (via, via_host) = (&source.id.0[..], source.at.host);
         for offer in offers {
             let id = UrlId::of(&offer.url);
             if self.known.contains(number, &id) {
                 continue;
             }
             let Ok(url) = CrawlUrl::parse(&offer.url) else { continue };
-            if scope.admit(&url, u32::from(depth)).is_err() {
-                continue;
-            }
+            let url = canon.apply(&url).unwrap_or(url);
+            let depth = match offer.is_of_robots {
+                true => source.depth,
+                false => source.depth.saturating_add(1),
+            };
+            let admitted = scope.admit_from(&url, u32::from(depth), source.off_site);
+            let Ok(off_site) = admitted else { continue };
             // An offer that was not canonical has another id.
             let id = if url.as_str() == offer.url { id } else { url.id() };
-            let (via_host, via) = (via.0, &via.1.0[..]);
-            let candidate = Candidate { url: &url, id, depth, hops: offer.hops, via, via_host };
-            self.take_in(number, &candidate)?;
+            let hops = offer.hops;
+            let candidate =
+                Candidate { url: &url, id, depth, hops, off_site, via, via_host, is_seed: false };
+            match trap::caught(&url, &spec.traps) {
+                Some(caught) => self.catch(number, &candidate, caught)?,
+                None => {
+                    self.take_in(number, &candidate)?;
+                }
+            }
         }
         Ok(())
     }
@@ -239,7 +319,8 @@ impl<S: Store> Frontier<S> {
             return Ok(false);
         }
         let Some(crawl) = self.crawls.get_mut(&number) else { return Ok(false) };
-        let slot = Slot { due: 0, depth: new.depth, seq: crawl.row.next_seq };
+        let priority = crawl.priority(new.url.as_str(), new.depth);
+        let slot = Slot::untried(priority, new.depth, crawl.row.next_seq);
         crawl.row.next_seq += 1;
         crawl.row.discovered += 1;
         crawl.row.queued += 1;
@@ -253,6 +334,8 @@ impl<S: Store> Frontier<S> {
                 hops: new.hops,
                 via: new.via.to_vec(),
                 via_host: new.via_host,
+                off_site: new.off_site,
+                exempt: new.is_seed,
                 ..QueueRow::default()
             },
         );
@@ -264,7 +347,7 @@ impl<S: Store> Frontier<S> {
     }
 
     /// The number of a host, given if it has none yet.
-    fn host_number(&mut self, host_key: &str) -> Result<u32, StoreError> {
+    pub(super) fn host_number(&mut self, host_key: &str) -> Result<u32, StoreError> {
         if let Some(number) = self.host_numbers.get(host_key) {
             return Ok(*number);
         }
@@ -287,7 +370,11 @@ impl<S: Store> Frontier<S> {
         Ok(number)
     }
 
-    fn host_or_new(&mut self, at: HostRef, host_key: &str) -> Result<&mut Host, StoreError> {
+    pub(super) fn host_or_new(
+        &mut self,
+        at: HostRef,
+        host_key: &str,
+    ) -> Result<&mut Host, StoreError> {
         if !self.hosts.contains_key(&at) {
             let row = self.changes.get_bytes(&self.store, &keys::host(at))?;
             let row = match row {
@@ -306,6 +393,9 @@ impl<S: Store> Frontier<S> {
 
     /// The number of a known host, for look-ups.
     pub(super) fn known_host(&self, host_key: &str) -> Result<Option<u32>, StoreError> {
+        if let Some(number) = self.host_numbers.get(host_key) {
+            return Ok(Some(*number));
+        }
         let bytes = self.changes.get_bytes(&self.store, &keys::host_number(host_key))?;
         Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes))
     }

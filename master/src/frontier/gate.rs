@@ -1,14 +1,22 @@
-//! A host as all crawls share it: who has it lent, and when it was let go of.
+//! A host as all crawls share it: who has it lent, when it was let go of, and how long
+//! it is left alone.
 //!
-//! Politeness belongs to the host, not to a crawl: one crawl at a time has it,
-//! and the wait between two visits is the longest that any crawl asks for that
-//! wants it. Crawls that want the same host take turns, a lease at a time.
+//! Politeness belongs to the host, not to a crawl: one crawl at a time has it, and the
+//! wait between two visits is the longest that any crawl asks for that wants it.
+//! Crawls that want the same host take turns, a lease at a time. What is known of the
+//! host itself (that it is in trouble, how fast it answers, what people have set) is a
+//! row of its own, so that it holds for all crawls and outlives the master.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use trawl_shared::sabotage::{self, Fault};
+use trawl_shared::{
+    outcome::Class,
+    politeness,
+    sabotage::{self, Fault},
+    spec::{CONNECTIONS_MAX, RobotsPolicy},
+};
 
-use super::{Frontier, Host, Moment};
+use super::{Frontier, Host, Moment, group::Place};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef},
@@ -18,8 +26,8 @@ use crate::store::{
 /// A host in memory, beside what each crawl has of it.
 #[derive(Default)]
 pub(super) struct Gate {
-    /// When it was last let go of, if it ever was.
-    freed_at: Option<Moment>,
+    /// What is known of it; none if it was never visited, nor set anything for.
+    row: Option<Box<GateRow>>,
     /// The crawl that has it lent.
     holder: Option<u32>,
     /// The crawl that had it last.
@@ -27,6 +35,45 @@ pub(super) struct Gate {
     /// The crawls that have it in memory, ascending. Hardly ever more than one, and there
     /// are as many gates as hosts.
     crawls: Vec<u32>,
+    /// People have changed what holds for it while it is lent: it is wanted back.
+    changed: bool,
+    /// The groups in which it has a place while it is lent.
+    pub(super) places: Vec<Place>,
+}
+
+/// What a fetch showed of its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNews {
+    /// How long the fetch took; zero if that is not known.
+    pub elapsed: Duration,
+    /// The address that answered.
+    pub address: Option<IpAddr>,
+    /// The host could not be reached, or asks for rest as a whole.
+    pub troubled: bool,
+    /// The host's own wish, if it is troubled.
+    pub retry_after: Option<Duration>,
+    /// Its robots.txt, if it was fetched.
+    pub robots: Option<super::RobotsNews>,
+}
+
+/// What is known of a host that nothing is known of.
+pub(super) fn unvisited() -> GateRow {
+    GateRow { unvisited: true, ..GateRow::default() }
+}
+
+impl Gate {
+    fn freed_at(&self) -> Option<Moment> {
+        let row = self.row.as_ref()?;
+        (!row.unvisited).then_some(Moment(row.freed_at))
+    }
+
+    fn rests_until(&self) -> Moment {
+        Moment(self.row.as_ref().map_or(0, |row| row.rests_until))
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.blocked)
+    }
 }
 
 impl<S: Store> Frontier<S> {
@@ -38,8 +85,7 @@ impl<S: Store> Frontier<S> {
             Entry::Vacant(place) => {
                 let row: Option<GateRow> = self.changes.get(&self.store, &keys::gate(at.host))?;
                 let row = row.filter(|_| !sabotage::is(Fault::ForgetVisits));
-                let freed_at = row.map(|row| Moment(row.freed_at));
-                place.insert(Gate { freed_at, ..Gate::default() })
+                place.insert(Gate { row: row.map(Box::new), ..Gate::default() })
             }
         };
         if let Err(place) = gate.crawls.binary_search(&at.crawl) {
@@ -71,6 +117,7 @@ impl<S: Store> Frontier<S> {
 
     /// A crawl takes the host: the others wait until it is freed.
     pub(super) fn take_host(&mut self, at: HostRef) {
+        self.take_places(at);
         let Some(gate) = self.gates.get_mut(&at.host) else { return };
         gate.holder = Some(at.crawl);
         for number in &gate.crawls {
@@ -83,22 +130,39 @@ impl<S: Store> Frontier<S> {
         }
     }
 
-    /// A crawl lets go of the host.
-    pub(super) fn free_host(&mut self, at: HostRef, now: Moment) {
+    /// A crawl lets go of the host, whose last visits ask for a `longer` wait than usual.
+    pub(super) fn free_host(&mut self, at: HostRef, now: Moment, longer: Duration) {
         if let Some(gate) = self.gates.get_mut(&at.host) {
             gate.holder = None;
+            gate.changed = false;
             gate.last = Some(at.crawl);
         }
-        self.host_visited(at, now);
+        self.host_visited(at, now + longer);
+        self.free_places(at, now);
     }
 
     /// The host was visited: all that want it wait from now on.
     pub(super) fn host_visited(&mut self, at: HostRef, now: Moment) {
-        let Some(gate) = self.gates.get_mut(&at.host) else { return };
-        gate.freed_at = Some(now);
-        self.changes.put(keys::gate(at.host), &GateRow { freed_at: now.0 });
-        for number in gate.crawls.clone() {
-            let at = HostRef { crawl: number, ..at };
+        self.change_gate(at.host, |row| {
+            row.freed_at = row.freed_at.max(now.0);
+            row.unvisited = false;
+        });
+        self.time_anew(at.host);
+    }
+
+    /// Changes what is known of a host that is in memory.
+    fn change_gate(&mut self, host: u32, change: impl FnOnce(&mut GateRow)) {
+        let Some(gate) = self.gates.get_mut(&host) else { return };
+        let row = gate.row.get_or_insert_with(|| Box::new(unvisited()));
+        change(row);
+        self.changes.put(keys::gate(host), &**row);
+    }
+
+    /// Says anew when each crawl may have a host.
+    pub(super) fn time_anew(&mut self, host: u32) {
+        let crawls = self.gates.get(&host).map(|gate| gate.crawls.clone());
+        for number in crawls.unwrap_or_default() {
+            let at = HostRef { crawl: number, host };
             if let (Some(crawl), Some(host)) =
                 (self.crawls.get_mut(&number), self.hosts.get_mut(&at))
             {
@@ -108,13 +172,83 @@ impl<S: Store> Frontier<S> {
         }
     }
 
-    /// From when on a crawl may have the host; none while any crawl has it.
+    /// Takes note of what a fetch showed of its host. A host that is in trouble rests,
+    /// each time twice as long; after so many times in a row the crawl gives up what
+    /// waits for it.
+    pub(super) fn note_news(
+        &mut self,
+        at: HostRef,
+        news: &HostNews,
+        trouble: Option<(Class, String)>,
+        now: Moment,
+    ) {
+        let Some(spec) = self.crawls.get(&at.crawl).map(|crawl| crawl.spec.clone()) else { return };
+        let mut failures = 0;
+        self.change_gate(at.host, |row| {
+            if let Some(address) = news.address {
+                row.address = match address {
+                    IpAddr::V4(v4) => v4.octets().to_vec(),
+                    IpAddr::V6(v6) => v6.octets().to_vec(),
+                };
+            }
+            if !news.elapsed.is_zero() {
+                row.answer_ms = super::millis(news.elapsed).max(1);
+            }
+            if !news.troubled {
+                row.failures = 0;
+                return;
+            }
+            // What was under way when the host began to rest tells of the same trouble.
+            if row.failures == 0 || now.0 >= row.rests_until {
+                row.failures = row.failures.saturating_add(1);
+            }
+            failures = row.failures;
+            let rest = politeness::rest(&spec, row.failures, news.retry_after);
+            row.rests_until = row.rests_until.max((now + rest).0);
+            if let Some((class, detail)) = trouble {
+                row.trouble = detail;
+                row.trouble_class = u32::from(class.number());
+            }
+        });
+        if let Some(host) = self.hosts.get_mut(&at) {
+            host.given_up = failures >= spec.host_attempts;
+        }
+        self.time_anew(at.host);
+    }
+
+    /// Takes note of the delay that a host's robots.txt asks for.
+    pub(super) fn note_robots_delay(&mut self, host: u32, delay_ms: u64) {
+        if self.known(host).map_or(0, |row| row.robots_delay_ms) != delay_ms {
+            self.change_gate(host, |row| row.robots_delay_ms = delay_ms);
+        }
+    }
+
+    /// From when on a crawl may have the host; none while any crawl has it, and while it
+    /// is blocked.
     pub(super) fn host_ready(&self, at: HostRef) -> Option<Moment> {
         let gate = self.gates.get(&at.host)?;
-        if gate.holder.is_some() {
+        if gate.holder.is_some() || gate.is_blocked() {
             return None;
         }
-        Some(gate.freed_at.map_or(Moment(0), |freed_at| freed_at + self.host_delay(at)))
+        let rested = gate.freed_at().map_or(Moment(0), |freed| freed + self.host_wait(at));
+        Some(rested.max(gate.rests_until()))
+    }
+
+    /// Whether people want a host left alone.
+    pub(super) fn is_blocked(&self, host: u32) -> bool {
+        self.gates.get(&host).is_some_and(Gate::is_blocked)
+    }
+
+    /// Whether people have changed what holds for a host since it was lent.
+    pub(super) fn has_changed(&self, host: u32) -> bool {
+        self.gates.get(&host).is_some_and(|gate| gate.changed)
+    }
+
+    /// Whether a host is to be left alone now: it is blocked, rests, or is wanted back.
+    pub(super) fn is_left_alone(&self, host: u32, now: Moment) -> bool {
+        self.gates
+            .get(&host)
+            .is_some_and(|gate| gate.is_blocked() || gate.changed || gate.rests_until() > now)
     }
 
     /// Whose turn it is at a host that a crawl could have: another's, if that one had
@@ -133,15 +267,84 @@ impl<S: Store> Frontier<S> {
         self.others(at).next().is_some()
     }
 
-    /// The wait between two visits of a host: the longest that anyone asks for who
-    /// wants it.
+    /// The wait between two visits of a host, its speed left aside: the longest that
+    /// anyone asks for who wants it; or what people have set, if the host itself asks
+    /// for no more.
     pub(super) fn host_delay(&self, at: HostRef) -> Duration {
-        let delay_in = |at: HostRef| {
-            let (crawl, host) = (self.crawls.get(&at.crawl)?, self.hosts.get(&at)?);
-            Some(crawl.delay(host))
+        // What one crawl has read in the host's robots.txt holds for the others, too.
+        let robots = self.known(at.host).map_or(0, |row| row.robots_delay_ms);
+        let asked = |crawl: &super::Crawl| match crawl.spec.robots {
+            RobotsPolicy::Obey => Duration::from_millis(robots),
+            RobotsPolicy::Ignore => Duration::ZERO,
         };
-        let others = self.others(at).map(delay_in);
-        std::iter::once(delay_in(at)).chain(others).flatten().max().unwrap_or_default()
+        match self.known(at.host).and_then(|row| row.set_delay_ms) {
+            Some(set) => {
+                let set = Duration::from_millis(set);
+                self.longest(at, |crawl, host| {
+                    set.max(Duration::from_millis(host.row.delay_ms)).max(asked(crawl))
+                })
+            }
+            None => self.longest(at, |crawl, host| crawl.delay(host).max(asked(crawl))),
+        }
+    }
+
+    /// The wait after the last visit of a host: longer if it answers slowly.
+    fn host_wait(&self, at: HostRef) -> Duration {
+        let delay = self.host_delay(at);
+        match self.known(at.host) {
+            Some(row) if row.set_delay_ms.is_none() => {
+                let answer = Duration::from_millis(row.answer_ms);
+                delay.max(
+                    self.longest(at, |crawl, _| politeness::adaptive_delay(&crawl.spec, answer)),
+                )
+            }
+            _ => delay,
+        }
+    }
+
+    /// Fetches of a host that may be under way at the same time: as many as each crawl
+    /// allows that wants it, or as people have set.
+    pub(super) fn host_connections(&self, at: HostRef) -> u32 {
+        let set = self.known(at.host).and_then(|row| row.set_connections);
+        let asked = self.crawls.get(&at.crawl).map_or(1, |crawl| crawl.spec.host_connections);
+        set.unwrap_or(asked).clamp(1, CONNECTIONS_MAX)
+    }
+
+    /// The most of what the crawls say that want a host.
+    fn longest(&self, at: HostRef, of: impl Fn(&super::Crawl, &Host) -> Duration) -> Duration {
+        let ask = |at: HostRef| Some(of(self.crawls.get(&at.crawl)?, self.hosts.get(&at)?));
+        std::iter::once(at).chain(self.others(at)).filter_map(ask).max().unwrap_or_default()
+    }
+
+    /// What is known of a host in memory, whatever crawl it is of.
+    pub(super) fn known(&self, host: u32) -> Option<&GateRow> {
+        self.gates.get(&host)?.row.as_deref()
+    }
+
+    /// What is known of a host, in memory or not.
+    pub(super) fn gate_row(&self, host: u32) -> Result<Option<GateRow>, StoreError> {
+        match self.gates.get(&host) {
+            Some(gate) => Ok(gate.row.as_deref().cloned()),
+            None => self.changes.get(&self.store, &keys::gate(host)),
+        }
+    }
+
+    /// Changes what people have set of a host, and times it anew.
+    pub(super) fn set_gate(
+        &mut self,
+        host: u32,
+        change: impl FnOnce(&mut GateRow),
+    ) -> Result<(), StoreError> {
+        if let Some(gate) = self.gates.get_mut(&host) {
+            gate.changed = gate.holder.is_some();
+            self.change_gate(host, change);
+            self.time_anew(host);
+            return Ok(());
+        }
+        let mut row = self.gate_row(host)?.unwrap_or_else(unvisited);
+        change(&mut row);
+        self.changes.put(keys::gate(host), &row);
+        Ok(())
     }
 
     /// The other crawls that want a host.

@@ -71,10 +71,12 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Of a worker's leases, those that are wanted back: their crawl is paused or
-    /// stopped.
+    /// stopped, or people have blocked their host or changed how it is to be treated.
     pub fn recalled(&self, worker: &str) -> Vec<Token> {
         let unwanted = |lease: &Lease| {
-            self.crawls.get(&lease.at.crawl).is_some_and(|crawl| !crawl.is_wanted())
+            self.has_changed(lease.at.host)
+                || self.is_blocked(lease.at.host)
+                || self.crawls.get(&lease.at.crawl).is_some_and(|crawl| !crawl.is_wanted())
         };
         let leases = self.leases.iter();
         let leases = leases.filter(|(_, lease)| &*lease.worker == worker && unwanted(lease));
@@ -221,6 +223,9 @@ impl<S: Store> Frontier<S> {
             depth: u32::from(slot.depth),
             hops: row.hops,
             worker: worker.to_owned(),
+            tries: row.tries,
+            off_site: row.off_site,
+            ..EndedRow::default()
         };
         let id = UrlId::of(&url);
         self.changes.put_bytes(keys::quarantined(at, &id), Vec::new());
@@ -281,8 +286,9 @@ impl<S: Store> Frontier<S> {
         if host.leased.is_empty() {
             crawl.busy_hosts = crawl.busy_hosts.saturating_sub(1);
             host.suspect_out = false;
+            let longer = std::mem::take(&mut host.longer_wait);
             self.touched.insert(at);
-            self.free_host(at, now);
+            self.free_host(at, now, longer);
         }
     }
 }

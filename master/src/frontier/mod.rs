@@ -5,25 +5,32 @@
 //! changes; [`Frontier::commit`] writes all of them as one batch, together with
 //! the counts that they change, so that the counts are exact at any crash.
 //!
-//! In reading order: `admit` takes URLs in, `gate` says when a host may be visited,
-//! `schedule` lends due hosts' URLs to workers, `lease` takes them back, `report`
-//! ends them; `steer` and `quarantine` are for people to step in, `status` and
+//! In reading order: `admit` takes URLs in, `traps` says which are not worth it, `gate`
+//! when a host may be visited, `group` how many hosts of one address, `robots` keeps what
+//! hosts allow, `schedule` lends due hosts' URLs to workers, `lease` takes them back,
+//! `report` ends them; `steer`, `hosts` and `quarantine` are for people to step in, `status` and
 //! `why` tell them how things stand, `walk` hands out all of it.
 //!
 //! In memory are only hosts that have something queued or lent, and leases; both
-//! are rebuilt from the store by [`Frontier::open`].
+//! are rebuilt from the store by [`Frontier::open`]. `patterns` remembers of other hosts,
+//! as far as there is room, what their last pages said.
 
 mod admit;
 mod changes;
 mod gate;
+mod group;
+mod hosts;
 mod lease;
 #[cfg(test)]
 pub(crate) mod model;
+mod patterns;
 mod quarantine;
 mod report;
+mod robots;
 mod schedule;
 mod status;
 mod steer;
+mod traps;
 mod walk;
 mod why;
 
@@ -38,15 +45,18 @@ pub(crate) use self::admit::StoredSpec;
 pub use self::{
     admit::{Offer, Submitted},
     changes::Written,
+    gate::HostNews,
+    hosts::{HostAccount, HostChange},
     lease::HandBack,
     quarantine::{Quarantined, Release, Released},
     report::{Judgement, Outcome, Report, Ticket},
+    robots::{ROBOTS_BYTES_MAX, RobotsFile, RobotsNews},
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, HostStatus, Specification, Trouble},
     walk::Piece,
     why::{Account, Holder, State, Via},
 };
-use self::{changes::Changes, gate::Gate, walk::Walk};
+use self::{changes::Changes, gate::Gate, group::Groups, patterns::HostPatterns, walk::Walk};
 use crate::{
     pages::Committed,
     store::{
@@ -56,12 +66,14 @@ use crate::{
     },
 };
 use trawl_shared::{
+    canon::Canon,
     known::Known,
     lease::Token,
     outcome::Class,
+    rules::{PRIORITY_MAX, Rules},
     sabotage::{self, Fault},
     scope::Scope,
-    spec::CrawlSpec,
+    spec::{CrawlSpec, SpecError},
     url::CANON_VERSION,
 };
 
@@ -95,6 +107,9 @@ pub struct Limits {
     pub known_urls: usize,
     /// Host numbers kept in memory, about 100 bytes each.
     pub known_hosts: usize,
+    /// Hosts whose counts of patterns and last pages' fingerprints are kept in memory, up
+    /// to twice as many, about 250 bytes each.
+    pub pattern_hosts: usize,
 }
 
 impl Default for Limits {
@@ -105,6 +120,7 @@ impl Default for Limits {
             losses: 4,
             known_urls: 1 << 20,
             known_hosts: 1 << 16,
+            pattern_hosts: 1 << 15,
         }
     }
 }
@@ -141,9 +157,11 @@ pub struct Frontier<S> {
     turn: u32,
     hosts: HashMap<HostRef, Host>,
     gates: HashMap<u32, Gate>,
+    groups: Groups,
     /// Hosts that have changed since the last commit.
     touched: BTreeSet<HostRef>,
     host_numbers: HashMap<String, u32>,
+    patterns: HostPatterns,
     known: Known,
     leases: HashMap<Token, Lease>,
     deadlines: BTreeSet<(Moment, Token)>,
@@ -158,6 +176,8 @@ struct Crawl {
     spec_json: Arc<str>,
     anchors: BTreeSet<String>,
     scope: Arc<Scope>,
+    canon: Canon,
+    rules: Arc<Rules>,
     /// Hosts with something queued and no lease, by when they may be visited.
     ready: BTreeSet<(Moment, u32)>,
     /// Hosts whose next URL lies deeper than the crawl has come, by that depth.
@@ -179,6 +199,12 @@ struct Host {
     leased: BTreeMap<Slot, Token>,
     /// A lent URL has lost a lease before and is lent alone.
     suspect_out: bool,
+    /// It failed too often in a row: what waits for it is ended.
+    given_up: bool,
+    /// It stands in the line of a group, and is called when there is a place.
+    in_line: bool,
+    /// By how much the wait after some lent URL is longer than the host's.
+    longer_wait: Duration,
 }
 
 /// A lease in memory.
@@ -230,8 +256,10 @@ impl<S: Store> Frontier<S> {
             turn: 0,
             hosts: HashMap::new(),
             gates: HashMap::new(),
+            groups: Groups::opened_at(now),
             touched: BTreeSet::new(),
             host_numbers: HashMap::new(),
+            patterns: HostPatterns::new(limits.pattern_hosts),
             known: Known::new(limits.known_urls),
             leases: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -252,13 +280,7 @@ impl<S: Store> Frontier<S> {
             let number = key.get(1..5).and_then(|bytes| bytes.try_into().ok());
             let number = u32::from_be_bytes(number.ok_or_else(|| damaged("a crawl's key"))?);
             let row: CrawlRow = decode(&value)?;
-            let mut text = Vec::new();
-            for part in 0..row.spec_parts {
-                let key = keys::spec_part(number, u16::try_from(part).unwrap_or(u16::MAX));
-                text.extend(self.store.get(&key)?.ok_or_else(|| damaged("a specification"))?);
-            }
-            let stored: admit::StoredSpec =
-                serde_json::from_slice(&text).map_err(|_| damaged("a specification"))?;
+            let stored = StoredSpec::read(&self.store, number, &row)?;
             let crawl = Crawl::new(row, stored, now)?;
             self.crawls.insert(number, crawl);
         }
@@ -288,6 +310,7 @@ impl<S: Store> Frontier<S> {
             let host = self.load_host(at)?;
             host.leased.extend(open.iter().map(|slot| (*slot, token)));
             host.suspect_out |= suspect;
+            host.longer_wait = host.longer_wait.max(Duration::from_millis(row.longer_wait_ms));
             if let Some(crawl) = self.crawls.get_mut(&at.crawl) {
                 crawl.row.leases_kept += 1;
                 crawl.dirty = true;
@@ -467,11 +490,14 @@ impl<S: Store> Frontier<S> {
 
 impl Crawl {
     fn new(row: CrawlRow, stored: admit::StoredSpec, now: Moment) -> Result<Self, FrontierError> {
-        let scope = Scope::new(&stored.spec, stored.anchors.iter().cloned())
-            .map_err(|error| FrontierError::Spec(error.to_string()))?;
+        let odd = |error: SpecError| FrontierError::Spec(error.to_string());
+        let scope = Scope::new(&stored.spec, stored.anchors.iter().cloned()).map_err(odd)?;
+        let spec = &stored.spec;
         Ok(Self {
             row,
             dirty: false,
+            canon: Canon::new(&spec.canon, &spec.drop_params).map_err(odd)?,
+            rules: Arc::new(Rules::new(&spec.rules).map_err(odd)?),
             spec_json: stored.spec.to_json().into(),
             spec: Arc::new(stored.spec),
             anchors: stored.anchors,
@@ -486,6 +512,14 @@ impl Crawl {
 
     fn is_running(&self) -> bool {
         self.row.finish == Finish::Running as i32
+    }
+
+    /// The priority of a URL at a depth.
+    fn priority(&self, url: &str, depth: u16) -> i32 {
+        let by_depth = self.spec.priority_per_link.saturating_mul(depth.into());
+        let by_rule = if self.rules.is_empty() { None } else { self.rules.find(url) };
+        let by_rule = by_rule.map_or(0, |rule| rule.priority);
+        by_rule.saturating_add(by_depth).clamp(-PRIORITY_MAX, PRIORITY_MAX)
     }
 
     /// Brings the running time up to date, and finishes the crawl when it is done.
@@ -570,6 +604,10 @@ impl Crawl {
         }
         counts[depth] = if opened { counts[depth] + 1 } else { counts[depth].saturating_sub(1) };
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn damaged(what: &str) -> StoreError {

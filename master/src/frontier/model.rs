@@ -424,7 +424,7 @@ impl Model {
     }
 }
 
-fn spec() -> CrawlSpec {
+pub(super) fn spec() -> CrawlSpec {
     CrawlSpec {
         scope: ScopeKind::Any,
         delay: Span::secs(1),
@@ -434,19 +434,33 @@ fn spec() -> CrawlSpec {
     }
 }
 
-fn limits() -> Limits {
-    Limits { lease: LEASE, urls_per_lease: 3, losses: LOSSES, known_urls: 8, known_hosts: 2 }
+pub(super) fn limits() -> Limits {
+    Limits {
+        lease: LEASE,
+        urls_per_lease: 3,
+        losses: LOSSES,
+        known_urls: 8,
+        known_hosts: 2,
+        pattern_hosts: 2,
+    }
 }
 
 fn worker_name(worker: usize) -> Arc<str> {
     format!("w{worker}").into()
 }
 
-fn answered(status: u16) -> Outcome {
-    Outcome::Answered { status, sha1: [1; 20], body_bytes: 10, wire_bytes: 5, fetched_at: 0 }
+pub(super) fn answered(status: u16) -> Outcome {
+    Outcome::Answered {
+        status,
+        sha1: [1; 20],
+        body_bytes: 10,
+        wire_bytes: 5,
+        fetched_at: 0,
+        simhash: None,
+    }
 }
 
-const PLACE: Place =
+pub(super) const PLACE: Place =
     Place { segment: 1, offset: 0, response_len: 1, request_len: 1, metadata_len: 1 };
 
 fn spec_of(crawl: usize) -> CrawlSpec {
@@ -621,8 +635,13 @@ fn report<S: Store>(
                 at: lent.at,
                 id,
                 outcome: status.map_or(failed, answered),
-                offers: links.iter().map(|link| Offer { url: url(*link), hops: 0 }).collect(),
+                offers: links
+                    .iter()
+                    .map(|link| Offer { url: url(*link), hops: 0, ..Default::default() })
+                    .collect(),
                 host_delay: None,
+                news: None,
+                reported_at: 0,
             };
             frontier.apply(ticket, report, status.map(|_| PLACE), now, 0.0).unwrap()
         }
@@ -712,25 +731,35 @@ proptest! {
 }
 
 /// A frontier with seeds, for the tests below.
-fn frontier(spec: CrawlSpec, seeds: &[&str]) -> Frontier<MemoryStore> {
+pub(super) fn frontier(spec: CrawlSpec, seeds: &[&str]) -> Frontier<MemoryStore> {
     let (mut frontier, now) = Frontier::open(MemoryStore::default(), limits(), "test").unwrap();
     let seeds: Vec<CrawlUrl> = seeds.iter().map(|seed| seed.parse().unwrap()).collect();
     frontier.submit("c", spec, &seeds, now).unwrap();
     frontier
 }
 
-fn submit(frontier: &mut Frontier<MemoryStore>, name: &str, spec: CrawlSpec, seeds: &[&str]) {
+pub(super) fn submit(
+    frontier: &mut Frontier<MemoryStore>,
+    name: &str,
+    spec: CrawlSpec,
+    seeds: &[&str],
+) {
     let seeds: Vec<CrawlUrl> = seeds.iter().map(|seed| seed.parse().unwrap()).collect();
     frontier.submit(name, spec, &seeds, Moment(0)).unwrap();
 }
 
-fn lend(frontier: &mut Frontier<MemoryStore>, secs: u64) -> Vec<Batch> {
+pub(super) fn lend(frontier: &mut Frontier<MemoryStore>, secs: u64) -> Vec<Batch> {
     let request = LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new(), crawl: None };
     frontier.lease(&request, Moment(secs * 1_000)).unwrap()
 }
 
 /// Answers every URL of the batches with these links.
-fn answer(frontier: &mut Frontier<MemoryStore>, batches: &[Batch], links: &[&str], secs: u64) {
+pub(super) fn answer(
+    frontier: &mut Frontier<MemoryStore>,
+    batches: &[Batch],
+    links: &[&str],
+    secs: u64,
+) {
     for batch in batches {
         for lent in &batch.urls {
             let id = UrlId::of(&lent.url);
@@ -743,8 +772,13 @@ fn answer(frontier: &mut Frontier<MemoryStore>, batches: &[Batch], links: &[&str
                 at: batch.at,
                 id,
                 outcome: answered(200),
-                offers: links.iter().map(|link| Offer { url: (*link).into(), hops: 0 }).collect(),
+                offers: links
+                    .iter()
+                    .map(|link| Offer { url: (*link).into(), hops: 0, ..Default::default() })
+                    .collect(),
                 host_delay: None,
+                news: None,
+                reported_at: 0,
             };
             frontier.apply(ticket, report, Some(PLACE), Moment(secs * 1_000), 0.0).unwrap();
         }
@@ -752,7 +786,7 @@ fn answer(frontier: &mut Frontier<MemoryStore>, batches: &[Batch], links: &[&str
     frontier.commit(Moment(secs * 1_000)).unwrap();
 }
 
-fn urls(batches: &[Batch]) -> Vec<&str> {
+pub(super) fn urls(batches: &[Batch]) -> Vec<&str> {
     batches.iter().flat_map(|batch| &batch.urls).map(|lent| lent.url.as_str()).collect()
 }
 
@@ -819,8 +853,10 @@ fn a_hosts_own_delay_outlives_a_restart() {
         at: batch.at,
         id,
         outcome: answered(200),
-        offers: vec![Offer { url: "http://a.example/2".into(), hops: 0 }],
+        offers: vec![Offer { url: "http://a.example/2".into(), hops: 0, ..Default::default() }],
         host_delay: Some(Duration::from_secs(60)),
+        news: None,
+        reported_at: 0,
     };
     frontier.apply(ticket, report, Some(PLACE), Moment(1_000), 0.0).unwrap();
     frontier.commit(Moment(1_000)).unwrap();
@@ -884,7 +920,7 @@ fn a_crawl_with_many_hosts_does_not_keep_another_from_the_one_that_they_share() 
 #[test]
 fn a_submission_that_is_refused_leaves_nothing_behind() {
     let mut frontier = frontier(spec(), &["http://a.example/"]);
-    let long = "x".repeat(200);
+    let long = ["x".repeat(60), "y".repeat(60), "z".repeat(60)].join(".");
     let seeds: Vec<CrawlUrl> =
         (0..20_000).map(|n| format!("http://{n}.{long}.example/").parse().unwrap()).collect();
     let host = CrawlSpec { scope: ScopeKind::Host, ..spec() };

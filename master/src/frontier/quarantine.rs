@@ -1,5 +1,7 @@
-//! Quarantine: URLs that took down too many workers, listed for people, who let
-//! them out to be tried again, or give them up.
+//! Quarantine: URLs that took down too many workers, or were taken for traps, listed
+//! for people, who let them out to be tried again, or give them up.
+
+use std::borrow::Cow;
 
 use trawl_shared::{
     outcome::Class,
@@ -28,6 +30,8 @@ pub struct Quarantined {
     pub attempts: u32,
     /// The worker that was lost with it last.
     pub worker: String,
+    /// The kind of trap that it was taken for; empty if it was lost with workers.
+    pub trap: String,
     /// Its host.
     pub at: HostRef,
     /// Its id.
@@ -80,6 +84,7 @@ impl<S: Store> Frontier<S> {
                 depth: row.depth,
                 attempts: row.attempts,
                 worker: row.worker,
+                trap: row.trap,
                 at,
                 id,
                 key,
@@ -132,13 +137,16 @@ impl<S: Store> Frontier<S> {
         row: EndedRow,
         now: Moment,
     ) -> Result<(), FrontierError> {
+        let host_key = self.host_key(at)?.unwrap_or_default();
         let Some(crawl) = self.crawls.get_mut(&at.crawl) else { return Ok(()) };
         let depth = u16::try_from(row.depth).unwrap_or(u16::MAX);
-        let slot = Slot { due: 0, depth, seq: crawl.row.next_seq };
+        let priority = crawl.priority(&format!("{host_key}{}", row.path), depth);
+        let slot = Slot::untried(priority, depth, crawl.row.next_seq);
         crawl.row.next_seq += 1;
         crawl.count_depth(depth, true);
-        let EndedRow { path, hops, via, via_host, .. } = row;
-        let queued = QueueRow { path, hops, via, via_host, ..QueueRow::default() };
+        let EndedRow { path, hops, via, via_host, off_site, .. } = row;
+        let queued =
+            QueueRow { path, hops, via, via_host, off_site, exempt: true, ..QueueRow::default() };
         self.changes.put(keys::queue(at, slot), &queued);
         let state = UrlState::Pending(slot.encode().to_vec());
         self.changes.put(keys::url(at, id), &UrlRow { state: Some(state) });
@@ -161,6 +169,16 @@ impl<S: Store> Frontier<S> {
             return Err(damaged("a URL in quarantine"));
         };
         Ok((self.host_key(at)?.unwrap_or_default(), row))
+    }
+
+    /// A URL by the rules of canonical form that a crawl has chosen.
+    pub fn canonical<'u>(&self, crawl: u32, url: &'u CrawlUrl) -> Cow<'u, CrawlUrl> {
+        self.crawls.get(&crawl).map_or(Cow::Borrowed(url), |crawl| crawl.canon.of(url))
+    }
+
+    /// Links that were taken for traps while the quarantine was full.
+    pub fn traps_forgotten(&self, crawl: u32) -> u64 {
+        self.crawls.get(&crawl).map_or(0, |crawl| crawl.row.traps_forgotten)
     }
 
     /// Where a URL would stand in a crawl; none if its host was never heard of.

@@ -7,24 +7,28 @@ use trawl_shared::{
     backoff,
     lease::{Token, Verdict},
     outcome::{Class, FailureKind},
+    politeness::{self, REST_MAX},
     sabotage::{self, Fault},
     untrusted::CHARS_MAX,
     url::UrlId,
     warc::Lengths,
 };
 
-use super::{Frontier, FrontierError, Moment, admit::Offer};
+use super::{
+    Frontier, FrontierError, HostNews, Moment,
+    admit::{Offer, Source},
+};
 use crate::{
     pages::Place,
     store::{
-        Store,
+        Store, StoreError,
         keys::{self, HostRef, Slot},
-        rows::{EndedRow, FetchedRow, QueueRow, UrlRow, UrlState},
+        rows::{EndedRow, FetchedRow, QueueRow, TryRow, UrlRow, UrlState},
     },
 };
 
-/// The longest that a host may ask to be left alone for one URL.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Failed tries of a URL that are remembered.
+const TRIES_KEPT: usize = 5;
 
 /// A worker's account of one leased URL.
 #[derive(Clone, Debug)]
@@ -41,6 +45,11 @@ pub struct Report {
     pub offers: Vec<Offer>,
     /// The delay that the host asked for.
     pub host_delay: Option<Duration>,
+    /// What the fetch showed of the host, if it was asked.
+    pub news: Option<HostNews>,
+    /// When the report came, in Unix milliseconds by the master's wall clock. For
+    /// people, and for the age of robots.txt.
+    pub reported_at: u64,
 }
 
 /// What became of a URL.
@@ -58,6 +67,8 @@ pub enum Outcome {
         wire_bytes: u64,
         /// When the fetch began, in Unix milliseconds by the worker's clock.
         fetched_at: u64,
+        /// The fingerprint of an HTML document's text.
+        simhash: Option<u64>,
     },
     /// No final answer.
     Failed {
@@ -172,20 +183,35 @@ impl<S: Store> Frontier<S> {
     ) -> Result<Verdict, FrontierError> {
         self.load_host(report.at)?;
         self.note_host_delay(&report);
+        if let Some(news) = &report.news {
+            self.note_news(report.at, news, report.trouble(), now);
+            if let Some(robots) = &news.robots {
+                self.note_robots(report.at.host, robots, report.reported_at)?;
+            }
+        }
         // A lent URL leaves its lease below; one that was taken back, the queue.
         if !ticket.lent {
             self.unqueue(report.at);
         }
         let (slot, was_lent) = (ticket.slot, ticket.lent);
+        let took = report.news.as_ref().map_or(Duration::ZERO, |news| news.elapsed);
         match (report.outcome, place) {
             (
-                Outcome::Answered { status, sha1, body_bytes, wire_bytes, fetched_at },
+                Outcome::Answered { status, sha1, body_bytes, wire_bytes, fetched_at, simhash },
                 Some(place),
             ) => {
-                let via = (report.at.host, &report.id);
-                self.offer(report.at.crawl, &report.offers, slot.depth, via)?;
+                let (at, off_site) = (report.at, ticket.row.off_site);
+                let source = Source { at, id: &report.id, depth: slot.depth, off_site };
+                self.offer(&report.offers, source)?;
                 let class = Class::of_status(status);
+                self.count_page(at, &ticket.row.path, class, simhash)?;
+                let same_as = match class {
+                    Class::Ok if body_bytes > 0 => self.first_of(report.at, &report.id, &sha1)?,
+                    _ => Vec::new(),
+                };
                 let row = FetchedRow {
+                    tries: ticket.row.tries,
+                    same_as,
                     token: report.token.0,
                     status: u32::from(status),
                     place: place.encode().to_vec(),
@@ -203,12 +229,18 @@ impl<S: Store> Frontier<S> {
             }
             (Outcome::Answered { .. }, None) => {
                 let detail = "the answer came without its records".to_owned();
-                let failure = Failure { kind: FailureKind::Internal, detail, retry_after: None };
+                let failure = Failure {
+                    kind: FailureKind::Internal,
+                    detail,
+                    retry_after: None,
+                    took,
+                    at: report.reported_at,
+                };
                 self.fail(report.at, report.token, &report.id, ticket, failure, now, chance);
             }
             (Outcome::Failed { kind, detail, retry_after }, _) => {
                 let detail = detail.chars().take(CHARS_MAX).collect();
-                let failure = Failure { kind, detail, retry_after };
+                let failure = Failure { kind, detail, retry_after, took, at: report.reported_at };
                 self.fail(report.at, report.token, &report.id, ticket, failure, now, chance);
             }
         }
@@ -220,14 +252,31 @@ impl<S: Store> Frontier<S> {
         Ok(Verdict::Applied)
     }
 
+    /// The page of a crawl that had a body first; empty if this one is the first.
+    fn first_of(
+        &mut self,
+        at: HostRef,
+        id: &UrlId,
+        sha1: &[u8; 20],
+    ) -> Result<Vec<u8>, StoreError> {
+        let (key, this) = (keys::digest(at.crawl, sha1), keys::page_ref(at.host, id));
+        let first = self.changes.get_bytes(&self.store, &key)?;
+        if first.is_none() {
+            self.changes.put_bytes(key, this);
+            return Ok(Vec::new());
+        }
+        Ok(first.filter(|first| *first != this).unwrap_or_default())
+    }
+
     fn note_host_delay(&mut self, report: &Report) {
         let Some(host) = self.hosts.get_mut(&report.at) else { return };
         let Some(delay) = report.host_delay else { return };
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let delay_ms = super::millis(delay);
         if host.row.delay_ms != delay_ms {
             host.row.delay_ms = delay_ms;
             self.touched.insert(report.at);
         }
+        self.note_robots_delay(report.at.host, delay_ms);
     }
 
     /// A host was fetched from under a lease that had run out: it waits from now on.
@@ -285,6 +334,16 @@ impl<S: Store> Frontier<S> {
             return;
         };
         row.failures += 1;
+        let class = Class::Failed(failure.kind);
+        if row.tries.len() >= TRIES_KEPT {
+            row.tries.remove(0);
+        }
+        row.tries.push(TryRow {
+            class: u32::from(class.number()),
+            at: failure.at,
+            took_ms: super::millis(failure.took),
+            detail: failure.detail.clone(),
+        });
         // Tries that were lost with their worker are not the host's fault; they have a
         // limit of their own.
         let spec = &crawl.spec;
@@ -295,9 +354,9 @@ impl<S: Store> Frontier<S> {
                 spec.retry_wait_max.duration(),
                 chance,
             );
-            let asked = failure.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+            let asked = failure.retry_after.unwrap_or_default().min(REST_MAX);
             let due = now + wait.max(asked);
-            let later = Slot { due: due.0.max(1), ..slot };
+            let later = slot.due_at(due.0);
             row.last_token = token.0;
             row.last_applied = true;
             row.last_error = failure.detail;
@@ -310,7 +369,6 @@ impl<S: Store> Frontier<S> {
             self.wake(at, due);
             return;
         }
-        let class = Class::Failed(failure.kind);
         let url = format!("{}{}", host.row.key, row.path);
         let ended = EndedRow {
             token: token.0,
@@ -322,7 +380,9 @@ impl<S: Store> Frontier<S> {
             depth: u32::from(slot.depth),
             hops: row.hops,
             attempts: row.failures + row.losses,
-            worker: String::new(),
+            tries: row.tries,
+            off_site: row.off_site,
+            ..EndedRow::default()
         };
         self.end_without_answer(at, id, slot, &url, class, ended);
     }
@@ -333,4 +393,22 @@ struct Failure {
     kind: FailureKind,
     detail: String,
     retry_after: Option<Duration>,
+    took: Duration,
+    /// When it was reported, in Unix milliseconds.
+    at: u64,
+}
+
+impl Report {
+    /// What is wrong with the host as a whole, if its news say so: in class and words.
+    fn trouble(&self) -> Option<(Class, String)> {
+        match &self.outcome {
+            Outcome::Failed { kind, detail, .. } => {
+                Some((Class::Failed(*kind), detail.chars().take(CHARS_MAX).collect()))
+            }
+            Outcome::Answered { status, .. } if politeness::asks_for_rest(*status) => {
+                Some((Class::Failed(FailureKind::Busy), format!("status {status}")))
+            }
+            Outcome::Answered { .. } => None,
+        }
+    }
 }

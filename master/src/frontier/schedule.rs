@@ -2,21 +2,32 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use trawl_shared::{lease::Token, outcome::Class};
+use trawl_shared::{
+    lease::Token,
+    outcome::{Class, FailureKind},
+    spec::RobotsPolicy,
+    untrusted::Untrusted,
+};
 
-use super::{Crawl, Frontier, FrontierError, Host, Lease, Moment};
+use super::{
+    Crawl, Frontier, FrontierError, Host, Lease, Moment,
+    traps::{End, Fate, Judge},
+};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef, Slot},
-    rows::{EndedRow, LeaseRow, QueueRow, UrlRow, UrlState, decode},
+    rows::{EndedRow, LeaseRow, QueueRow, RobotsRow, UrlRow, UrlState, decode},
 };
 
 /// Bytes of URLs that are lent in one go, give or take a batch; far below what a
 /// message may hold.
 const LEND_BYTES: usize = 2 * 1024 * 1024;
 
-/// URLs of a host over its budget that are ended in one step.
+/// URLs of a host, over its budget or given up, that are ended in one step.
 const SWEEP_URLS: usize = 256;
+
+/// Such steps in one call: others wait for the answer.
+const SWEEPS: usize = 4;
 
 /// What a worker has room for.
 #[derive(Clone, Debug)]
@@ -46,6 +57,12 @@ pub struct Batch {
     pub delay: Duration,
     /// The URLs, in the order to fetch them.
     pub urls: Vec<BatchUrl>,
+    /// Fetches of the host that may be under way at the same time.
+    pub connections: u32,
+    /// People have set the delay: nothing is added to it for slow answers.
+    pub delay_is_set: bool,
+    /// What is known of the host's robots.txt, if its crawl asks for it.
+    pub robots: Option<RobotsRow>,
 }
 
 impl Batch {
@@ -69,12 +86,26 @@ pub struct BatchUrl {
     pub attempt: u32,
     /// The id of the page it was found on; empty for a seed.
     pub via: Vec<u8>,
+    /// Links from the last page where the crawl's seeds are.
+    pub off_site: u32,
+    /// The wait after its fetch, if it is longer than the host's.
+    pub delay: Option<Duration>,
+}
+
+/// What came of asking for a host's next URLs.
+enum Grant {
+    Lent(Box<Batch>),
+    /// Some of its URLs were ended without a try, and more of them may be left.
+    Swept,
+    Nothing,
 }
 
 /// What a look into a host's queue brought.
 #[derive(Default)]
 struct Look {
     urls: Vec<(Slot, QueueRow)>,
+    /// What is not to be fetched.
+    ended: Vec<(Slot, QueueRow, End)>,
     /// The one URL found has lost a lease before.
     suspect: bool,
     /// When the first of those that wait for a time is due.
@@ -101,19 +132,23 @@ impl<S: Store> Frontier<S> {
         for at in &request.extend {
             if bytes < LEND_BYTES
                 && self.may_have(&request.worker, *at, now)
-                && let Some(batch) = self.grant(&request.worker, *at, now)?
+                && let Grant::Lent(batch) = self.grant(&request.worker, *at, now)?
             {
                 bytes += batch.bytes();
-                batches.push(batch);
+                batches.push(*batch);
             }
         }
-        let mut hosts = 0;
-        while hosts < request.hosts && bytes < LEND_BYTES {
+        let (mut hosts, mut sweeps) = (0, 0);
+        while hosts < request.hosts && bytes < LEND_BYTES && sweeps < SWEEPS {
             let Some(at) = self.next_due(request.crawl, now) else { break };
-            if let Some(batch) = self.grant(&request.worker, at, now)? {
-                bytes += batch.bytes();
-                batches.push(batch);
-                hosts += 1;
+            match self.grant(&request.worker, at, now)? {
+                Grant::Lent(batch) => {
+                    bytes += batch.bytes();
+                    batches.push(*batch);
+                    hosts += 1;
+                }
+                Grant::Swept => sweeps += 1,
+                Grant::Nothing => {}
             }
         }
         Ok(batches)
@@ -136,7 +171,15 @@ impl<S: Store> Frontier<S> {
     /// Puts a host among the ready, unless any crawl has it lent or this one has
     /// nothing queued for it.
     pub(super) fn wake(&mut self, at: HostRef, not_before: Moment) {
-        let Some(ready) = self.host_ready(at) else { return };
+        let Some(host) = self.hosts.get(&at) else { return };
+        if host.in_line {
+            return;
+        }
+        // What is given up is not visited, so that it waits for nothing, unless people
+        // want it left alone.
+        let given_up = host.given_up && !self.is_blocked(at.host);
+        let ready = if given_up { Some(Moment(0)) } else { self.host_ready(at) };
+        let Some(ready) = ready else { return };
         let Some(crawl) = self.crawls.get_mut(&at.crawl) else { return };
         let Some(host) = self.hosts.get_mut(&at) else { return };
         if host.row.queued == 0 || !host.leased.is_empty() {
@@ -192,8 +235,11 @@ impl<S: Store> Frontier<S> {
             Some(token) => {
                 let holder = self.leases.get(token);
                 !host.suspect_out
+                    && !host.given_up
+                    && !self.is_left_alone(at.host, now)
                     && holder.is_some_and(|lease| &*lease.worker == worker)
                     && !self.is_wanted_elsewhere(at)
+                    && !self.is_waited_for(at.host)
             }
             None => host.ready.is_some_and(|when| when <= now),
         }
@@ -205,43 +251,84 @@ impl<S: Store> Frontier<S> {
         worker: &Arc<str>,
         at: HostRef,
         now: Moment,
-    ) -> Result<Option<Batch>, FrontierError> {
+    ) -> Result<Grant, FrontierError> {
         let delay = self.host_delay(at);
+        let set_pages = self.known(at.host).and_then(|row| row.set_pages);
         let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         else {
-            return Ok(None);
+            return Ok(Grant::Nothing);
         };
         crawl.forget_ready(host, at.host);
+        if host.given_up {
+            if host.leased.is_empty() {
+                let trouble = self.trouble_of(at);
+                return self.sweep(at, trouble.0, &trouble.1, now);
+            }
+            return Ok(Grant::Nothing);
+        }
         if host.leased.is_empty() && self.host_ready(at).is_none_or(|ready| ready > now) {
             // Who wants it has changed since it was said to be ready.
             self.wake(at, Moment(0));
-            return Ok(None);
+            return Ok(Grant::Nothing);
         }
         let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         else {
-            return Ok(None);
+            return Ok(Grant::Nothing);
         };
-        let host_left = host_pages_left(crawl, host);
+        let (host_left, pages_left) = (host_pages_left(crawl, host, set_pages), crawl.pages_left());
+        let is_new = host.leased.is_empty();
+        let (depth_open, may_lend) = (crawl.depth_open(), crawl.may_lend());
         if host_left == 0 {
             if host.leased.is_empty() {
-                self.sweep(at, now)?;
+                let detail = "the host's page budget was used up";
+                return self.sweep(at, Class::OverBudget, detail, now);
             }
-            return Ok(None);
+            return Ok(Grant::Nothing);
         }
+        let connections = self.host_connections(at);
         let most = by_time(self.limits.lease, delay)
+            .saturating_mul(u64::from(connections))
             .min(self.limits.urls_per_lease as u64)
-            .min(crawl.pages_left())
+            .min(pages_left)
             .min(host_left);
-        if most == 0 || !crawl.may_lend() {
+        if most == 0 || !may_lend {
             self.wake(at, Moment(0));
-            return Ok(None);
+            return Ok(Grant::Nothing);
         }
-        let look = look(&self.store, at, host, most as usize, crawl.depth_open(), now)?;
+        if is_new && !self.has_place(at, now) {
+            return Ok(Grant::Nothing);
+        }
+        let patterns = self.pattern_count(at)?;
+        let (Some(crawl), Some(host)) = (self.crawls.get(&at.crawl), self.hosts.get(&at)) else {
+            return Ok(Grant::Nothing);
+        };
+        let most = most as usize;
+        let mut judge = Judge::new(crawl, at, &host.row.key, host.leased.len(), patterns, most);
+        let mut look = look(&self.store, host, most, depth_open, now, &mut judge)?;
+        let is_cut = look.ended.len() >= SWEEP_URLS;
+        let has_ended = !look.ended.is_empty();
+        for (slot, row, end) in std::mem::take(&mut look.ended) {
+            self.end_waiting(at, slot, row, end)?;
+        }
         if look.urls.is_empty() {
-            self.wait(at, &look);
-            return Ok(None);
+            if is_cut {
+                self.wake(at, Moment(0));
+            } else {
+                self.wait(at, &look);
+            }
+            self.pass_place_on(at, now);
         }
-        Ok(Some(self.lend(worker, at, look, delay, now)))
+        if has_ended {
+            // The next look reads the store.
+            self.commit(now)?;
+        }
+        if look.urls.is_empty() {
+            return Ok(if is_cut { Grant::Swept } else { Grant::Nothing });
+        }
+        let mut batch = self.lend(worker, at, look, delay, now);
+        batch.connections = connections;
+        batch.robots = self.robots_of(at)?;
+        Ok(Grant::Lent(Box::new(batch)))
     }
 
     /// Lends what the look brought.
@@ -257,13 +344,7 @@ impl<S: Store> Frontier<S> {
         self.last_token = token;
         let open: BTreeSet<Slot> = look.urls.iter().map(|(slot, _)| *slot).collect();
         let count = open.len() as u64;
-        let row = LeaseRow {
-            crawl: at.crawl,
-            host: at.host,
-            worker: worker.to_string(),
-            slots: look.urls.iter().flat_map(|(slot, _)| slot.encode()).collect(),
-        };
-        self.changes.put(keys::lease(token), &row);
+        let slots = look.urls.iter().flat_map(|(slot, _)| slot.encode()).collect();
         let deadline = now + self.limits.lease;
         self.deadlines.insert((deadline, token));
         let mut batch = Batch {
@@ -273,6 +354,9 @@ impl<S: Store> Frontier<S> {
             spec_version: 0,
             delay,
             urls: Vec::with_capacity(open.len()),
+            connections: 1,
+            delay_is_set: self.known(at.host).is_some_and(|row| row.set_delay_ms.is_some()),
+            robots: None,
         };
         if let (Some(crawl), Some(host)) = (self.crawls.get_mut(&at.crawl), self.hosts.get_mut(&at))
         {
@@ -288,13 +372,37 @@ impl<S: Store> Frontier<S> {
             batch.host_key.clone_from(&host.row.key);
             batch.spec_version = crawl.row.spec_version;
         }
-        batch.urls.extend(look.urls.into_iter().map(|(slot, row)| BatchUrl {
-            url: format!("{}{}", batch.host_key, row.path),
-            depth: slot.depth,
-            hops: row.hops,
-            attempt: row.failures + row.losses + 1,
-            via: row.via,
+        let rules = self.crawls.get(&at.crawl).map(|crawl| Arc::clone(&crawl.rules));
+        let rules = rules.filter(|rules| !rules.is_empty());
+        let delay_of = |url: &str| {
+            let asked = rules.as_ref()?.find(url)?.delay?.duration();
+            (asked > delay).then_some(asked)
+        };
+        batch.urls.extend(look.urls.into_iter().map(|(slot, row)| {
+            let url = format!("{}{}", batch.host_key, row.path);
+            BatchUrl {
+                delay: delay_of(&url),
+                url,
+                depth: slot.depth,
+                hops: row.hops,
+                attempt: row.failures + row.losses + 1,
+                via: row.via,
+                off_site: row.off_site,
+            }
         }));
+        let longest = batch.urls.iter().filter_map(|url| url.delay).max();
+        let longer = longest.map_or(Duration::ZERO, |longest| longest.saturating_sub(delay));
+        if let Some(host) = self.hosts.get_mut(&at) {
+            host.longer_wait = host.longer_wait.max(longer);
+        }
+        let row = LeaseRow {
+            crawl: at.crawl,
+            host: at.host,
+            worker: worker.to_string(),
+            slots,
+            longer_wait_ms: super::millis(longer),
+        };
+        self.changes.put(keys::lease(token), &row);
         let worker = Arc::clone(worker);
         self.leases.insert(token, Lease { worker, at, open, deadline, is_unknown: false });
         self.take_host(at);
@@ -317,30 +425,65 @@ impl<S: Store> Frontier<S> {
         }
     }
 
-    /// Ends some of the URLs of a host that has used up its budget.
-    fn sweep(&mut self, at: HostRef, now: Moment) -> Result<(), FrontierError> {
+    /// What is known of the robots.txt of a host, if the crawl asks for it.
+    fn robots_of(&self, at: HostRef) -> Result<Option<RobotsRow>, StoreError> {
+        let obeys = |crawl: &Crawl| crawl.spec.robots == RobotsPolicy::Obey;
+        if self.crawls.get(&at.crawl).is_some_and(obeys) {
+            self.robots_row(at.host)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Why a host is given up.
+    fn trouble_of(&self, at: HostRef) -> (Class, String) {
+        let row = self.known(at.host);
+        let class = row.and_then(|row| Class::of_number(u8::try_from(row.trouble_class).ok()?));
+        let (failures, trouble) = row.map_or((0, ""), |row| (row.failures, &*row.trouble));
+        let detail = format!(
+            "its host was given up after {failures} failures in a row, the last: {trouble}"
+        );
+        (class.unwrap_or(Class::Failed(FailureKind::Connect)), detail)
+    }
+
+    /// Ends some of the URLs that wait for a host without a try.
+    fn sweep(
+        &mut self,
+        at: HostRef,
+        class: Class,
+        detail: &str,
+        now: Moment,
+    ) -> Result<Grant, FrontierError> {
         let from = keys::queue(at, Slot::FIRST);
         let to = keys::queue(at, Slot { due: u64::MAX, depth: u16::MAX, seq: u64::MAX });
         let rows: Vec<_> =
             self.store.range(&from, &to).take(SWEEP_URLS).collect::<Result<_, StoreError>>()?;
         let Some(host_key) = self.hosts.get(&at).map(|host| host.row.key.clone()) else {
-            return Ok(());
+            return Ok(Grant::Nothing);
         };
+        if rows.is_empty()
+            && let Some(host) = self.hosts.get_mut(&at)
+        {
+            tracing::error!(host = %Untrusted(&host_key), "a queue is empty that should not be");
+            host.row.queued = 0;
+            self.touched.insert(at);
+        }
         for (key, value) in rows {
             let slot = keys::slot_of(&key).ok_or_else(|| super::damaged("a queue's key"))?;
             let row: QueueRow = decode(&value)?;
             let id = trawl_shared::url::UrlId::of(&format!("{host_key}{}", row.path));
             let ended = EndedRow {
-                class: u32::from(Class::OverBudget.number()),
-                detail: "the host's page budget was used up".into(),
+                class: u32::from(class.number()),
+                detail: detail.to_owned(),
                 attempts: row.failures + row.losses,
                 path: row.path,
                 via: row.via,
                 via_host: row.via_host,
                 depth: u32::from(slot.depth),
                 hops: row.hops,
-                token: 0,
-                worker: String::new(),
+                tries: row.tries,
+                off_site: row.off_site,
+                ..EndedRow::default()
             };
             self.changes.remove(key);
             self.changes.put(keys::url(at, &id), &UrlRow { state: Some(UrlState::Ended(ended)) });
@@ -349,13 +492,15 @@ impl<S: Store> Frontier<S> {
             {
                 crawl.row.queued = crawl.row.queued.saturating_sub(1);
                 crawl.count_depth(slot.depth, false);
-                crawl.count(Class::OverBudget);
+                crawl.count(class);
                 host.row.queued = host.row.queued.saturating_sub(1);
                 self.touched.insert(at);
             }
         }
         self.wake(at, Moment(0));
-        self.commit(now)
+        self.pass_place_on(at, now);
+        self.commit(now)?;
+        Ok(Grant::Swept)
     }
 }
 
@@ -387,10 +532,11 @@ impl Crawl {
     }
 }
 
-/// Pages that may still be lent of a host.
-fn host_pages_left(crawl: &Crawl, host: &Host) -> u64 {
+/// Pages that may still be lent of a host, by the crawl's budget or the one that people
+/// have set.
+fn host_pages_left(crawl: &Crawl, host: &Host, set: Option<u64>) -> u64 {
     let spent = host.row.pages + host.leased.len() as u64;
-    crawl.spec.pages_per_host.map_or(u64::MAX, |budget| budget.saturating_sub(spent))
+    set.or(crawl.spec.pages_per_host).map_or(u64::MAX, |budget| budget.saturating_sub(spent))
 }
 
 /// URLs that can be fetched in half a lease at this delay; one at least.
@@ -400,31 +546,62 @@ fn by_time(lease: Duration, delay: Duration) -> u64 {
 }
 
 /// Looks for up to `most` URLs of a host that may be fetched now: those that
-/// waited for a time that has come, then those that wait for nothing, shallow
-/// and old first. A suspect is found alone, and only while nothing is lent.
+/// waited for a time that has come, then those that wait for nothing, by their
+/// priority, shallow and old first. A suspect is found alone, and only while nothing
+/// is lent. What the judge does not let pass is found apart.
 fn look(
     store: &impl Store,
-    at: HostRef,
     host: &Host,
     most: usize,
     depth_open: u16,
     now: Moment,
+    judge: &mut Judge<'_>,
 ) -> Result<Look, StoreError> {
-    const DUE_ONCE: Slot = Slot { due: 1, depth: 0, seq: 0 };
+    const DUE_FIRST: Slot = Slot { due: Slot::DUE_MIN, depth: 0, seq: 0 };
+    let at = judge.at();
     let range = |from: Slot, to: Slot| store.range(&keys::queue(at, from), &keys::queue(at, to));
-    let due_later = Slot { due: now.0.saturating_add(1), depth: 0, seq: 0 };
-    let deeper = match depth_open.checked_add(1) {
-        Some(depth) => Slot { due: 0, depth, seq: 0 },
-        None => DUE_ONCE,
-    };
+    let due_later = Slot::FIRST.due_at(now.0.saturating_add(1));
     let mut look = Look::default();
-    for entry in range(DUE_ONCE, due_later).chain(range(Slot::FIRST, deeper)) {
+    // What was never tried stands in a range for each priority, of which the part down to
+    // the depth that is open counts.
+    let mut ranges = vec![(DUE_FIRST, due_later)];
+    let mut too_deep = Vec::new();
+    match depth_open.checked_add(1) {
+        None => ranges.push((Slot::FIRST, DUE_FIRST)),
+        Some(depth) => {
+            let mut from = Slot::FIRST;
+            while let Some(first) = first_slot(range(from, DUE_FIRST))? {
+                let (deeper, next) = (Slot { depth, seq: 0, ..first }, first.next_priority());
+                ranges.push((first, deeper));
+                too_deep.push((deeper, next));
+                from = next;
+            }
+        }
+    }
+    let mut later = 0;
+    for entry in ranges.into_iter().flat_map(|(from, to)| range(from, to)) {
         let (key, value) = entry?;
         let slot = keys::slot_of(&key).ok_or_else(|| super::damaged("a queue's key"))?;
         if host.leased.contains_key(&slot) {
             continue;
         }
         let row: QueueRow = decode(&value)?;
+        match judge.fate(store, &row)? {
+            Fate::Lent => {}
+            // They are looked at again and again until they may be lent.
+            Fate::Later if later == SWEEP_URLS => return Ok(look),
+            Fate::Later => {
+                later += 1;
+                continue;
+            }
+            Fate::Ended(end) => {
+                look.ended.push((slot, row, end));
+                if look.ended.len() == SWEEP_URLS {
+                    return Ok(look);
+                }
+                continue;
+            }
+        }
         if row.losses == 0 {
             look.urls.push((slot, row));
         } else if look.urls.is_empty() && host.leased.is_empty() {
@@ -438,12 +615,17 @@ fn look(
     }
     if look.urls.is_empty() && host.leased.is_empty() {
         let last = Slot { due: u64::MAX, depth: u16::MAX, seq: u64::MAX };
-        let first_slot = |row: Option<_>| -> Result<Option<Slot>, StoreError> {
-            let row: Option<crate::store::Row> = row.transpose()?;
-            Ok(row.and_then(|(key, _)| keys::slot_of(&key)))
-        };
-        look.next_due = first_slot(range(due_later, last).next())?.map(|slot| Moment(slot.due));
-        look.next_depth = first_slot(range(deeper, DUE_ONCE).next())?.map(|slot| slot.depth);
+        look.next_due = first_slot(range(due_later, last))?.map(|slot| Moment(slot.due));
+        for (from, to) in too_deep {
+            let depth = first_slot(range(from, to))?.map(|slot| slot.depth);
+            look.next_depth = look.next_depth.into_iter().chain(depth).min();
+        }
     }
     Ok(look)
+}
+
+/// The slot of the first of some rows of a queue.
+fn first_slot(mut rows: crate::store::Rows<'_>) -> Result<Option<Slot>, StoreError> {
+    let row = rows.next().transpose()?;
+    Ok(row.and_then(|(key, _)| keys::slot_of(&key)))
 }

@@ -96,6 +96,8 @@ pub struct HostStatus {
     pub ready: Option<Moment>,
     /// The worker that has it in this crawl.
     pub worker: Option<Arc<str>>,
+    /// Why it is left alone; empty if it is not.
+    pub rests: String,
 }
 
 impl<S: Store> Frontier<S> {
@@ -113,6 +115,7 @@ impl<S: Store> Frontier<S> {
         crawl: Option<&str>,
         contains: &str,
         limit: usize,
+        now: Moment,
     ) -> (Vec<HostStatus>, u64) {
         let named = |at: &HostRef| {
             let name = self.crawls.get(&at.crawl).map(|crawl| crawl.row.name.as_str());
@@ -131,11 +134,11 @@ impl<S: Store> Frontier<S> {
             matching.truncate(limit);
         }
         matching.sort_unstable();
-        let told = matching.into_iter().filter_map(|(_, at)| self.host_status(at));
+        let told = matching.into_iter().filter_map(|(_, at)| self.host_status(at, now));
         (told.collect(), matched)
     }
 
-    fn host_status(&self, at: HostRef) -> Option<HostStatus> {
+    pub(super) fn host_status(&self, at: HostRef, now: Moment) -> Option<HostStatus> {
         let (crawl, host) = (self.crawls.get(&at.crawl)?, self.hosts.get(&at)?);
         let lease = host.leased.values().next().and_then(|token| self.leases.get(token));
         Some(HostStatus {
@@ -147,7 +150,22 @@ impl<S: Store> Frontier<S> {
             delay: self.host_delay(at),
             ready: host.ready.or_else(|| self.host_ready(at)),
             worker: lease.map(|lease| Arc::clone(&lease.worker)),
+            rests: self.left_alone(at.host, now),
         })
+    }
+
+    /// Why a host is left alone now; empty if it is not.
+    pub(super) fn left_alone(&self, host: u32, now: Moment) -> String {
+        match self.known(host) {
+            Some(row) if row.blocked && row.blocked_reason.is_empty() => "blocked".to_owned(),
+            Some(row) if row.blocked => format!("blocked: {}", row.blocked_reason),
+            Some(row) if row.rests_until > now.0 => {
+                let wait = Duration::from_millis(row.rests_until - now.0).as_secs_f64();
+                let (failures, trouble) = (row.failures, &row.trouble);
+                format!("rests for {wait:.1} s after {failures} failures in a row: {trouble}")
+            }
+            _ => String::new(),
+        }
     }
 
     /// A crawl's name, specification version and specification.
@@ -167,6 +185,7 @@ impl<S: Store> Frontier<S> {
     /// # Errors
     /// If the store fails.
     pub fn look_up(&self, crawl: u32, url: &CrawlUrl) -> Result<Option<UrlState>, FrontierError> {
+        let url = self.canonical(crawl, url);
         let Some(host) = self.known_host(url.host_key_str())? else { return Ok(None) };
         let key = keys::url(HostRef { crawl, host }, &UrlId::of(url.as_str()));
         let row: Option<UrlRow> = self.changes.get(&self.store, &key)?;

@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use trawl_shared::{
+    canon::Canonical,
     lease::Token,
     outcome::Class,
+    spec::RobotsPolicy,
     url::{CrawlUrl, UrlId},
 };
 
@@ -25,11 +27,31 @@ pub struct Account {
     pub crawl: u32,
     /// The crawl's name.
     pub name: String,
+    /// The URL by the rules of canonical form that the crawl has chosen, and which of
+    /// them changed it.
+    pub canonical: Canonical,
+    /// The rule of the scope that lets it in, or keeps it out.
+    pub scope: String,
+    /// The rule of the crawl that is for it; empty for none.
+    pub rule: String,
+    /// Its priority.
+    pub priority: i32,
+    /// Budgets that it counts against, each in one sentence.
+    pub budgets: Vec<String>,
+    /// The kind of trap that it was taken for, or would be; empty for none.
+    pub trap: String,
     /// Where the URL stands.
     pub state: State,
     /// Why it has not been lent, or would not be taken in: one sentence; empty if
     /// nothing holds it up.
     pub held_up: String,
+    /// Why its host is left alone now; empty if it is not.
+    pub host: String,
+    /// The host's robots.txt, zlib-compressed, and when it was fetched in Unix
+    /// milliseconds; none if it is not known, or not asked for.
+    pub robots: Option<(u64, Vec<u8>)>,
+    /// The name that the crawl looks rules up by.
+    pub product_token: String,
 }
 
 /// Where a URL stands.
@@ -56,6 +78,8 @@ pub enum State {
         row: FetchedRow,
         /// Where its records are.
         place: Place,
+        /// An earlier page with the same body.
+        same_as: Via,
     },
     /// It ended without an answer.
     Ended {
@@ -116,6 +140,8 @@ impl<S: Store> Frontier<S> {
         url: &CrawlUrl,
         now: Moment,
     ) -> Result<Account, FrontierError> {
+        let canonical = crawl.canon.explain(url);
+        let url = &canonical.url;
         let host = self.known_host(url.host_key_str())?.unwrap_or_default();
         let at = HostRef { crawl: number, host };
         let row: Option<UrlRow> = self.changes.get(&self.store, &keys::url(at, &url.id()))?;
@@ -127,7 +153,11 @@ impl<S: Store> Frontier<S> {
             }
             Some(UrlState::Fetched(row)) => {
                 let place = Place::decode(&row.place).ok_or_else(|| damaged("a page's place"))?;
-                State::Fetched { row, place }
+                let same_as = match keys::page_of_ref(&row.same_as) {
+                    Some((host, id)) => self.via(number, host, &id.0)?,
+                    None => Via::Unknown,
+                };
+                State::Fetched { row, place, same_as }
             }
             Some(UrlState::Ended(row)) => {
                 let via = self.via(number, row.via_host, &row.via)?;
@@ -135,15 +165,64 @@ impl<S: Store> Frontier<S> {
                 State::Ended { row, via, class }
             }
         };
+        let (is_seed, off_site) = match &state {
+            State::Open { row, via, .. } => (*via == Via::Seed, row.off_site),
+            State::Ended { row, via, .. } => (*via == Via::Seed, row.off_site),
+            State::Fetched { .. } | State::Unknown => (false, 0),
+        };
+        let refusal = crawl.scope.admit_from(url, 0, 0).err();
+        let is_known = !matches!(state, State::Unknown);
+        let scope = match &refusal {
+            _ if is_seed => "a seed, which no scope keeps out".to_owned(),
+            // The scope was another one, or it is a seed that was fetched.
+            Some(refusal) if is_known => format!("known although {refusal}"),
+            Some(refusal) => refusal.to_string(),
+            None => crawl.scope.reason(url, off_site),
+        };
+        let (budgets, caught) = self.budgets(at, url)?;
+        let trap = match (&state, &caught) {
+            (State::Ended { row, .. }, _) => row.trap.clone(),
+            (State::Unknown | State::Open { .. }, Some(caught)) => caught.trap.word().to_owned(),
+            _ => String::new(),
+        };
         let held_up = match &state {
-            State::Unknown => match crawl.scope.admit(url, 0) {
-                Err(refusal) => format!("its scope does not admit it: {refusal}"),
-                Ok(()) => "no page that was fetched links to it, as far as is known".to_owned(),
+            State::Unknown => match (refusal, caught) {
+                (Some(refusal), _) => format!("its scope does not admit it: {refusal}"),
+                (None, Some(caught)) => format!("it would be taken for a trap: {}", caught.detail),
+                (None, None) => {
+                    "no page that was fetched leads to it, as far as is known; a link that asks not to be followed does not count".to_owned()
+                }
             },
             State::Open { holder: None, depth, .. } => self.held_up(at, crawl, *depth, now),
             _ => String::new(),
         };
-        Ok(Account { crawl: number, name: crawl.row.name.clone(), state, held_up })
+        let depth = match &state {
+            State::Open { depth, .. } => *depth,
+            State::Ended { row, .. } => u16::try_from(row.depth).unwrap_or(u16::MAX),
+            State::Fetched { .. } | State::Unknown => 0,
+        };
+        let rule = crawl.rules.find(url.as_str());
+        let robots = match crawl.spec.robots {
+            RobotsPolicy::Obey => self.robots(host)?,
+            RobotsPolicy::Ignore => None,
+        };
+        Ok(Account {
+            crawl: number,
+            name: crawl.row.name.clone(),
+            scope,
+            rule: rule.map(|rule| rule.name()).unwrap_or_default(),
+            priority: crawl.priority(url.as_str(), depth),
+            budgets,
+            trap,
+            state,
+            held_up,
+            canonical,
+            host: self.left_alone(host, now),
+            robots: robots
+                .filter(|(row, _)| row.fetched_at > 0)
+                .map(|(row, text)| (row.fetched_at, text)),
+            product_token: crawl.spec.product_token().to_owned(),
+        })
     }
 
     fn open_state(&self, at: HostRef, slot: Slot) -> Result<State, FrontierError> {
@@ -157,7 +236,7 @@ impl<S: Store> Frontier<S> {
             deadline: lease.deadline,
         });
         let via = self.via(at.crawl, row.via_host, &row.via)?;
-        let due = self.host_ready(at).map(|ready| ready.max(Moment(slot.due)));
+        let due = self.host_ready(at).map(|ready| ready.max(Moment(slot.waits_for())));
         Ok(State::Open { row, via, depth: slot.depth, due, holder })
     }
 
@@ -177,7 +256,11 @@ impl<S: Store> Frontier<S> {
             let above = crawl.depth_open();
             return format!("it waits until all URLs at depth {above} have ended");
         }
+        let rests = self.left_alone(at.host, now);
         match (self.host_ready(at), host) {
+            (ready, _) if !rests.is_empty() && (ready.is_some() || self.is_blocked(at.host)) => {
+                format!("its host is left alone: {rests}")
+            }
             (None, _) => "its host is lent out, and others of it come first".to_owned(),
             (Some(ready), _) if ready > now => {
                 let wait = Duration::from_millis(ready.0 - now.0);

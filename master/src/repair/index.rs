@@ -182,7 +182,7 @@ impl<S: Store> Repair<S> {
         via_host: u32,
     ) -> Result<(), StoreError> {
         let mut crawl = self.crawl(at.crawl)?;
-        let slot = Slot { due: 0, depth: known.depth, seq: crawl.next_seq };
+        let slot = Slot::untried(0, known.depth, crawl.next_seq);
         crawl.next_seq += 1;
         self.put(keys::crawl(at.crawl), &crawl)?;
         let Known { path, hops, via, .. } = known;
@@ -254,6 +254,7 @@ impl<S: Store> Repair<S> {
             sha1: page.sha1.to_vec(),
             fetched_at: u64::try_from(fetched_at.as_millisecond()).unwrap_or_default(),
             via_host,
+            ..FetchedRow::default()
         };
         self.put(keys::url(at, &page.id), &UrlRow { state: Some(UrlState::Fetched(row)) })?;
         if wrong.is_none_or(|entry| entry.id != page.id) {

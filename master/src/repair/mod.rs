@@ -267,12 +267,14 @@ fn take_links_in<S: Store>(
             if !is_meant || Place::decode(&row.place) != Some(page.place) {
                 continue;
             }
-            let links = page.meta.outlinks.iter().map(|link| (&link.url, 0));
+            let links = page.meta.outlinks.iter().filter(|link| !link.nofollow);
+            let links = links.map(|link| (&link.url, 0));
             let redirect = page.meta.location.iter().map(|url| (url, page.meta.hops + 1));
-            let offers: Vec<Offer> =
-                redirect.chain(links).map(|(url, hops)| Offer { url: url.clone(), hops }).collect();
+            let offer =
+                |(url, hops): (&String, u32)| Offer { url: url.clone(), hops, ..Offer::default() };
+            let offers: Vec<Offer> = redirect.chain(links).map(offer).collect();
             let depth = u16::try_from(page.meta.depth).unwrap_or(u16::MAX);
-            frontier.offer_again(at, &offers, depth, &page.id)?;
+            frontier.offer_again(at, &offers, depth, page.meta.off_site, &page.id)?;
             frontier.commit(now)?;
             pages += 1;
             if pages.is_multiple_of(SYNC_PAGES) {

@@ -19,8 +19,8 @@ use crate::{
         Store, StoreError,
         keys::{self, HostRef, Slot},
         rows::{
-            CrawlRow, EndedRow, Finish, HostRow, LeaseRow, MetaRow, QueueRow, UrlRow, UrlState,
-            decode,
+            CrawlRow, EndedRow, Finish, HostRow, LeaseRow, MetaRow, PatternRow, QueueRow, UrlRow,
+            UrlState, decode,
         },
     },
 };
@@ -58,6 +58,7 @@ impl<S: Store> Repair<S> {
             }
             self.flush()?;
         }
+        self.mend_patterns()?;
         self.mend_leases(&mut lent)?;
         for (number, row) in self.crawls()? {
             let mut count = Count { next_seq: row.next_seq, ..Count::default() };
@@ -249,6 +250,24 @@ impl<S: Store> Repair<S> {
         self.done.pages_forgotten += 1;
         self.set(key, None)?;
         Ok(true)
+    }
+
+    /// Drops what cannot be read of the patterns: they count anew.
+    fn mend_patterns(&mut self) -> Result<(), StoreError> {
+        let range = (b"T".to_vec(), b"U".to_vec());
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = self.some_rows(&range, after.as_deref())?;
+            let Some((last, _)) = rows.last() else { break };
+            after = Some(last.clone());
+            for (key, value) in rows {
+                if keys::pattern_of(&key).is_none() || decode::<PatternRow>(&value).is_err() {
+                    self.set(key, None)?;
+                    self.done.rows_mended += 1;
+                }
+            }
+        }
+        self.flush()
     }
 
     /// Leases lend places that there are, and none of them twice.

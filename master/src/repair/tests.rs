@@ -62,11 +62,23 @@ fn crawled(path: &Path, pages: usize) {
             body_bytes: meta.bytes,
             wire_bytes: meta.wire_bytes,
             fetched_at: 0,
+            simhash: None,
         };
-        let offers =
-            meta.outlinks.iter().map(|link| Offer { url: link.url.clone(), hops: 0 }).collect();
-        let report =
-            Report { token: batch.token, at: batch.at, id, outcome, offers, host_delay: None };
+        let offers = meta
+            .outlinks
+            .iter()
+            .map(|link| Offer { url: link.url.clone(), hops: 0, ..Default::default() })
+            .collect();
+        let report = Report {
+            token: batch.token,
+            at: batch.at,
+            id,
+            outcome,
+            offers,
+            host_delay: None,
+            news: None,
+            reported_at: 0,
+        };
         frontier.apply(ticket, report, Some(place), now, 0.0).unwrap();
         frontier.hand_back("w", &crate::frontier::HandBack::All, now).unwrap();
         frontier.set_committed_pages(1, store.sync().unwrap());
@@ -365,6 +377,7 @@ fn a_place_that_is_lent_twice() {
             host: 1,
             worker: "w".into(),
             slots: [slot.encode(), Slot::FIRST.encode()].concat(),
+            longer_wait_ms: 0,
         };
         let row =
             |token| (keys::lease(trawl_shared::lease::Token(token)), Some(lease.encode_to_vec()));

@@ -7,17 +7,20 @@
 //! | table | key | row |
 //! | --- | --- | --- |
 //! | `C` crawls | crawl 4 | [`CrawlRow`](super::rows::CrawlRow) |
+//! | `D` digests | crawl 4, SHA-1 of a body 20 | the first page with it: host 4, URL id 20 |
 //! | `G` hosts as all crawls share them | host 4 | [`GateRow`](super::rows::GateRow) |
 //! | `H` host numbers | host key as text | host 4 |
 //! | `L` leases | token 8 | [`LeaseRow`](super::rows::LeaseRow) |
 //! | `M` the master itself | – | [`MetaRow`](super::rows::MetaRow) |
 //! | `O` hosts of a crawl | crawl 4, host 4 | [`HostRow`](super::rows::HostRow) |
 //! | `Q` queues | crawl 4, host 4, [`Slot`] 14 | [`QueueRow`](super::rows::QueueRow) |
+//! | `R` robots.txt | host 4; for the text: host 4, part 2 | [`RobotsRow`](super::rows::RobotsRow); a part of the text |
 //! | `S` specifications | crawl 4, part 2 | a part of the text |
+//! | `T` patterns of a host's URLs | crawl 4, host 4, pattern 8 | [`PatternRow`](super::rows::PatternRow) |
 //! | `U` visited set and page index | crawl 4, host 4, URL id 20 | [`UrlRow`](super::rows::UrlRow) |
 //! | `X` quarantine | crawl 4, host 4, URL id 20 | nothing; the URL's row tells |
 
-use trawl_shared::{lease::Token, url::UrlId};
+use trawl_shared::{lease::Token, rules::PRIORITY_MAX, url::UrlId};
 
 /// A host in a crawl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,12 +31,14 @@ pub struct HostRef {
     pub host: u32,
 }
 
-/// A place in a host's queue. What waits for nothing comes first, shallow before
-/// deep and old before new; what waits for a time comes after, by that time.
+/// A place in a host's queue. What waits for nothing comes first, by its priority,
+/// then shallow before deep and old before new; what waits for a time comes after, by
+/// that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
-    /// When it may be tried again, in milliseconds of the master's clock; 0 for
-    /// what was never tried. 48 bits are kept.
+    /// When it may be tried again, in milliseconds of the master's clock, from
+    /// [`Slot::DUE_MIN`] on; below, what was never tried, the highest priority first. 48
+    /// bits are kept.
     pub due: u64,
     /// Links from a seed; saturating.
     pub depth: u16,
@@ -49,6 +54,31 @@ impl Slot {
 
     /// Bytes of a slot.
     pub const BYTES: usize = 14;
+
+    /// The first time that a slot can wait for.
+    pub const DUE_MIN: u64 = 256;
+
+    /// The place of what was never tried. Masters that knew no priorities put it where
+    /// the highest is.
+    pub fn untried(priority: i32, depth: u16, seq: u64) -> Self {
+        let priority = priority.clamp(-PRIORITY_MAX, PRIORITY_MAX);
+        Self { due: u64::from((PRIORITY_MAX - priority).unsigned_abs()), depth, seq }
+    }
+
+    /// The first place of the priority that comes after a slot's.
+    pub fn next_priority(self) -> Self {
+        Self { due: self.due + 1, depth: 0, seq: 0 }
+    }
+
+    /// The place of what is tried again at a time.
+    pub fn due_at(self, due: u64) -> Self {
+        Self { due: due.max(Self::DUE_MIN), ..self }
+    }
+
+    /// The time that it waits for, in milliseconds of the master's clock; 0 for none.
+    pub fn waits_for(self) -> u64 {
+        if self.due < Self::DUE_MIN { 0 } else { self.due }
+    }
 
     /// The slot as it stands in keys.
     pub fn encode(self) -> [u8; Self::BYTES] {
@@ -98,6 +128,32 @@ pub fn host_number(host_key: &str) -> Vec<u8> {
 /// A host's gate.
 pub fn gate(host: u32) -> Vec<u8> {
     [b"G", &host.to_be_bytes()[..]].concat()
+}
+
+/// A host's robots.txt.
+pub fn robots(host: u32) -> Vec<u8> {
+    [b"R", &host.to_be_bytes()[..]].concat()
+}
+
+/// One part of the text of a host's robots.txt.
+pub fn robots_part(host: u32, part: u16) -> Vec<u8> {
+    [b"R", &host.to_be_bytes()[..], &part.to_be_bytes()].concat()
+}
+
+/// The first page of a crawl with a body of this SHA-1.
+pub fn digest(crawl: u32, sha1: &[u8; 20]) -> Vec<u8> {
+    [b"D", &crawl.to_be_bytes()[..], sha1].concat()
+}
+
+/// A page as the digests' rows name it.
+pub fn page_ref(host: u32, id: &UrlId) -> Vec<u8> {
+    [&host.to_be_bytes()[..], &id.0].concat()
+}
+
+/// The page that a digest's row names.
+pub fn page_of_ref(bytes: &[u8]) -> Option<(u32, UrlId)> {
+    let (host, id) = bytes.split_at_checked(4)?;
+    Some((u32::from_be_bytes(host.try_into().ok()?), UrlId::from_bytes(id)?))
 }
 
 /// A lease.
@@ -152,6 +208,24 @@ pub fn quarantine(crawl: u32) -> (Vec<u8>, Vec<u8>) {
 /// The URL of a key in the visited set or in quarantine.
 pub fn url_of(key: &[u8]) -> Option<(HostRef, UrlId)> {
     Some((host_of(key)?, UrlId::from_bytes(key.get(9..)?)?))
+}
+
+/// What was fetched of a host by one pattern.
+pub fn pattern(at: HostRef, pattern: u64) -> Vec<u8> {
+    in_host(b'T', at, &pattern.to_be_bytes())
+}
+
+/// All patterns of a host.
+pub fn patterns(at: HostRef) -> (Vec<u8>, Vec<u8>) {
+    let mut to = in_host(b'T', at, &[]);
+    // No key of eight bytes comes after.
+    to.extend([u8::MAX; 9]);
+    (in_host(b'T', at, &[]), to)
+}
+
+/// The pattern of a pattern's key.
+pub fn pattern_of(key: &[u8]) -> Option<(HostRef, u64)> {
+    Some((host_of(key)?, u64::from_be_bytes(key.get(9..)?.try_into().ok()?)))
 }
 
 /// A queue's row.
@@ -217,6 +291,22 @@ mod tests {
         fn a_host_is_read_back_from_its_key(crawl: u32, host: u32) {
             let at = HostRef { crawl, host };
             prop_assert_eq!(host_of(&super::host(at)), Some(at));
+        }
+
+        #[test]
+        fn a_hosts_patterns_lie_within_its_range(crawl: u32, host: u32, number: u64) {
+            let at = HostRef { crawl, host };
+            let key = pattern(at, number);
+            let (from, to) = patterns(at);
+            prop_assert!(from <= key && key < to);
+            prop_assert_eq!(pattern_of(&key), Some((at, number)));
+        }
+
+        #[test]
+        fn what_was_never_tried_comes_by_priority(a in -100..=100i32, b in -100..=100i32) {
+            let [first, second] = [a, b].map(|priority| Slot::untried(priority, 1, 1));
+            prop_assert_eq!(first.cmp(&second), b.cmp(&a));
+            prop_assert!(first < second.due_at(0) && first.waits_for() == 0);
         }
 
         #[test]

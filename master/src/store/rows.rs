@@ -2,8 +2,9 @@
 //! fields and still read the rows of this one.
 
 use prost::Message;
+use trawl_shared::outcome::Class;
 
-use super::StoreError;
+use super::{StoreError, keys::Slot};
 
 /// The master itself.
 #[derive(Clone, PartialEq, Message)]
@@ -103,6 +104,9 @@ pub struct CrawlRow {
     /// Leases that a start of the master found, and kept.
     #[prost(uint64, tag = "24")]
     pub leases_kept: u64,
+    /// Links that were taken for traps while the quarantine was full, and forgotten.
+    #[prost(uint64, tag = "40")]
+    pub traps_forgotten: u64,
 }
 
 /// What people want of a crawl.
@@ -148,12 +152,89 @@ pub struct HostRow {
     pub pages: u64,
 }
 
-/// A host as all crawls share it.
+/// A host as all crawls share it. Moments are milliseconds of the master's clock.
 #[derive(Clone, PartialEq, Message)]
 pub struct GateRow {
-    /// When it was last let go of, in milliseconds of the master's clock.
+    /// When it was last let go of, if it ever was.
     #[prost(uint64, tag = "1")]
     pub freed_at: u64,
+    /// How long its last answer took, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub answer_ms: u64,
+    /// Failures of the whole host in a row.
+    #[prost(uint32, tag = "3")]
+    pub failures: u32,
+    /// Until when it is left alone.
+    #[prost(uint64, tag = "4")]
+    pub rests_until: u64,
+    /// Why; the last failure in a row.
+    #[prost(string, tag = "5")]
+    pub trouble: String,
+    /// The number of that failure's class.
+    #[prost(uint32, tag = "6")]
+    pub trouble_class: u32,
+    /// The address that answered last, in 4 or 16 bytes.
+    #[prost(bytes = "vec", tag = "7")]
+    pub address: Vec<u8>,
+    /// Somebody wants it left alone.
+    #[prost(bool, tag = "8")]
+    pub blocked: bool,
+    /// Why.
+    #[prost(string, tag = "9")]
+    pub blocked_reason: String,
+    /// The delay that somebody has set, in milliseconds.
+    #[prost(uint64, optional, tag = "10")]
+    pub set_delay_ms: Option<u64>,
+    /// The fetches at the same time that somebody has set.
+    #[prost(uint32, optional, tag = "11")]
+    pub set_connections: Option<u32>,
+    /// The pages of it that each crawl may fetch, as somebody has set.
+    #[prost(uint64, optional, tag = "12")]
+    pub set_pages: Option<u64>,
+    /// It was never visited: the row is there for what people have set.
+    #[prost(bool, tag = "13")]
+    pub unvisited: bool,
+    /// The delay that its robots.txt asks for, in milliseconds.
+    #[prost(uint64, tag = "14")]
+    pub robots_delay_ms: u64,
+}
+
+/// A host's robots.txt. Times are Unix milliseconds by the master's wall clock: its
+/// age is for people and their hosts, and goes on while the master is down.
+#[derive(Clone, PartialEq, Message)]
+pub struct RobotsRow {
+    /// When it was fetched; 0 for never.
+    #[prost(uint64, tag = "1")]
+    pub fetched_at: u64,
+    /// Parts that it is stored in, zlib-compressed; 0 if the host has none.
+    #[prost(uint32, tag = "2")]
+    pub parts: u32,
+    /// Since when it could not be had; 0 if the last fetch brought it.
+    #[prost(uint64, tag = "3")]
+    pub unavailable_since: u64,
+    /// Why it could not be had.
+    #[prost(string, tag = "4")]
+    pub unavailable: String,
+    /// When it was last found that it could not be had.
+    #[prost(uint64, tag = "5")]
+    pub unavailable_at: u64,
+}
+
+/// A try that brought no final answer.
+#[derive(Clone, PartialEq, Message)]
+pub struct TryRow {
+    /// The number of the failure's class.
+    #[prost(uint32, tag = "1")]
+    pub class: u32,
+    /// When it was reported, in Unix milliseconds by the master's wall clock.
+    #[prost(uint64, tag = "2")]
+    pub at: u64,
+    /// How long it took, in milliseconds; 0 if that is not known.
+    #[prost(uint64, tag = "3")]
+    pub took_ms: u64,
+    /// What was said of it.
+    #[prost(string, tag = "4")]
+    pub detail: String,
 }
 
 /// A URL that waits, or is lent: it stays in its place until it has ended.
@@ -186,6 +267,16 @@ pub struct QueueRow {
     /// What the last failure said; empty if there was none.
     #[prost(string, tag = "9")]
     pub last_error: String,
+    /// The newest of the tries that failed, the oldest first.
+    #[prost(message, repeated, tag = "20")]
+    pub tries: Vec<TryRow>,
+    /// Links from the last page where the crawl's seeds are.
+    #[prost(uint32, tag = "16")]
+    pub off_site: u32,
+    /// Somebody gave it, or let it out of quarantine: it is no trap, whatever it looks
+    /// like.
+    #[prost(bool, tag = "17")]
+    pub exempt: bool,
 }
 
 /// What the visited set knows of a URL.
@@ -199,7 +290,7 @@ pub struct UrlRow {
 /// A URL's state.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum UrlState {
-    /// Waiting or lent; the bytes are its [`Slot`](super::keys::Slot).
+    /// Waiting or lent; the bytes are its [`Slot`].
     #[prost(bytes, tag = "1")]
     Pending(Vec<u8>),
     /// Ended with an answer, whatever its status.
@@ -232,6 +323,13 @@ pub struct FetchedRow {
     /// metadata record has the rest.
     #[prost(uint32, tag = "6")]
     pub via_host: u32,
+    /// The newest of the tries that failed before, the oldest first.
+    #[prost(message, repeated, tag = "20")]
+    pub tries: Vec<TryRow>,
+    /// An earlier page of the crawl with the same body: its host's number and its id;
+    /// empty for none.
+    #[prost(bytes = "vec", tag = "21")]
+    pub same_as: Vec<u8>,
 }
 
 /// An end without an answer, with what people want to know of it.
@@ -267,6 +365,45 @@ pub struct EndedRow {
     /// Of a URL in quarantine, the worker that was lost with it last.
     #[prost(string, tag = "10")]
     pub worker: String,
+    /// The kind of trap that it was taken for; empty if it was not.
+    #[prost(string, tag = "16")]
+    pub trap: String,
+    /// Links from the last page where the crawl's seeds are.
+    #[prost(uint32, tag = "17")]
+    pub off_site: u32,
+    /// The newest of the tries that failed, the oldest first.
+    #[prost(message, repeated, tag = "20")]
+    pub tries: Vec<TryRow>,
+}
+
+impl EndedRow {
+    /// The end of a URL that stood in this place of its queue, under no token.
+    pub fn of(row: QueueRow, slot: Slot, class: Class, detail: String) -> Self {
+        Self {
+            class: class.number().into(),
+            detail,
+            path: row.path,
+            via: row.via,
+            via_host: row.via_host,
+            depth: slot.depth.into(),
+            hops: row.hops,
+            attempts: row.failures + row.losses,
+            tries: row.tries,
+            off_site: row.off_site,
+            ..Self::default()
+        }
+    }
+}
+
+/// What was fetched of a host by one template, or under one rule of the crawl.
+#[derive(Clone, PartialEq, Message)]
+pub struct PatternRow {
+    /// Pages that count.
+    #[prost(uint64, tag = "1")]
+    pub pages: u64,
+    /// The last pages, one after the other, that were nearly the same as others.
+    #[prost(uint32, tag = "2")]
+    pub alike: u32,
 }
 
 /// A lease: what was lent to whom. Written once when it is granted and removed
@@ -282,9 +419,12 @@ pub struct LeaseRow {
     /// The worker's name.
     #[prost(string, tag = "3")]
     pub worker: String,
-    /// The [`Slot`](super::keys::Slot)s, one after the other.
+    /// The [`Slot`]s, one after the other.
     #[prost(bytes = "vec", tag = "4")]
     pub slots: Vec<u8>,
+    /// By how many milliseconds the wait after some of them is longer than the host's.
+    #[prost(uint64, tag = "5")]
+    pub longer_wait_ms: u64,
 }
 
 /// Reads a row.

@@ -21,7 +21,10 @@ use crate::{
     store::{
         StoreError,
         keys::{self, HostRef, Slot},
-        rows::{CrawlRow, HostRow, LeaseRow, MetaRow, QueueRow, UrlRow, UrlState, decode},
+        rows::{
+            CrawlRow, GateRow, HostRow, LeaseRow, MetaRow, PatternRow, QueueRow, RobotsRow, UrlRow,
+            UrlState, decode,
+        },
     },
 };
 
@@ -121,7 +124,20 @@ impl RowProof {
                 let tally = self.crawls.entry(number(1).ok_or(Unread::Row)?).or_default();
                 tally.spec.insert(part, value.to_vec());
             }
-            Some(b'G') => {}
+            Some(b'G') => {
+                let _: GateRow = decode(value)?;
+            }
+            Some(b'R') if key.len() == keys::robots(0).len() => {
+                let _: RobotsRow = decode(value)?;
+            }
+            Some(b'R') if key.len() == keys::robots_part(0, 0).len() => {}
+            Some(b'T') => {
+                keys::pattern_of(key).ok_or(Unread::Row)?;
+                decode::<PatternRow>(value)?;
+            }
+            Some(b'D') => {
+                keys::page_of_ref(value).ok_or(Unread::Row)?;
+            }
             Some(b'H') => {
                 let host = u32::from_be_bytes(value.try_into().map_err(|_| Unread::Row)?);
                 self.host_last = self.host_last.max(host);

@@ -1,0 +1,205 @@
+//! Groups of hosts that share a budget: those behind one address, those of one
+//! registrable domain, and those that a crawl's `[[groups]]` name. Only so many of a
+//! group are lent at the same time, so that a farm of hosts on one machine is not visited
+//! as if it were many, and holds no more than its share of the workers' lanes. A place
+//! may have to rest after a visit, before the next host has it.
+//!
+//! A host that is due while its group is full waits in the group's line, and is woken
+//! when a place is free. Only groups with a place taken, or somebody in line, are in
+//! memory. An address is known after a host's first answer.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use sha1::{Digest, Sha1};
+use trawl_shared::url::CrawlUrl;
+
+use super::{Frontier, Moment};
+use crate::store::{Store, keys::HostRef};
+
+/// A group, by a hash of its name. Two groups of the same hash share a budget, which
+/// slows them and harms nobody.
+type GroupId = u64;
+
+/// A place in a group, that a host has while it is lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    group: GroupId,
+    /// Places that there are.
+    limit: u32,
+    /// How long it rests after a visit.
+    rest: Duration,
+}
+
+/// The groups that something is lent of.
+pub(super) struct Groups {
+    groups: HashMap<GroupId, Group>,
+    /// When the frontier was opened: who was visited just before is not known.
+    opened: Moment,
+}
+
+#[derive(Default)]
+struct Group {
+    /// Hosts of it that are lent.
+    lent: u32,
+    /// Until when places rest that nobody has.
+    resting: Vec<Moment>,
+    /// Hosts that would be due, in the order in which they came.
+    line: VecDeque<HostRef>,
+}
+
+impl Groups {
+    pub(super) fn opened_at(opened: Moment) -> Self {
+        Self { groups: HashMap::new(), opened }
+    }
+
+    /// A place's group; a new one's places have to rest first if they might have been
+    /// taken before the start.
+    fn of(&mut self, place: Place, now: Moment) -> &mut Group {
+        let rested = self.opened + place.rest;
+        self.groups.entry(place.group).or_insert_with(|| {
+            let may_rest = self.opened > Moment(0) && rested > now;
+            let resting = if may_rest { place.limit } else { 0 };
+            Group { resting: vec![rested; resting as usize], ..Group::default() }
+        })
+    }
+}
+
+fn id_of(kind: &str, name: &[u8]) -> GroupId {
+    let digest = Sha1::new().chain_update(kind).chain_update([b' ']).chain_update(name).finalize();
+    digest.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+impl<S: Store> Frontier<S> {
+    /// Whether a host that is about to be lent finds a place in each of its groups. If
+    /// not, it waits for one.
+    pub(super) fn has_place(&mut self, at: HostRef, now: Moment) -> bool {
+        for place in self.groups_of(at) {
+            let group = self.groups.of(place, now);
+            group.resting.retain(|until| *until > now);
+            if group.lent >= place.limit {
+                group.line.push_back(at);
+                if let Some(host) = self.hosts.get_mut(&at) {
+                    host.in_line = true;
+                }
+                return false;
+            }
+            if group.lent + group.resting.len() as u32 >= place.limit {
+                let rested = group.resting.iter().min().copied().unwrap_or(now);
+                self.wake(at, rested);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The host is lent: it takes a place in each of its groups.
+    pub(super) fn take_places(&mut self, at: HostRef) {
+        let has_some = self.gates.get(&at.host).is_none_or(|gate| !gate.places.is_empty());
+        if has_some {
+            return;
+        }
+        let places = self.groups_of(at);
+        for place in &places {
+            self.groups.groups.entry(place.group).or_default().lent += 1;
+        }
+        if let Some(gate) = self.gates.get_mut(&at.host) {
+            gate.places = places;
+        }
+    }
+
+    /// The host is free: others of its groups may have its places.
+    pub(super) fn free_places(&mut self, at: HostRef, now: Moment) {
+        let places = self.gates.get_mut(&at.host).map(|gate| std::mem::take(&mut gate.places));
+        for place in places.unwrap_or_default() {
+            let Some(group) = self.groups.groups.get_mut(&place.group) else { continue };
+            group.lent = group.lent.saturating_sub(1);
+            let rested = now + place.rest;
+            if rested > now {
+                group.resting.push(rested);
+            }
+            let is_idle = group.lent == 0;
+            self.call_next(place.group, rested, is_idle);
+            let groups = &mut self.groups.groups;
+            if groups.get(&place.group).is_some_and(|it| it.lent == 0 && it.resting.is_empty()) {
+                groups.remove(&place.group);
+            }
+        }
+    }
+
+    /// A host that was called takes no place after all: the next in line may have it.
+    pub(super) fn pass_place_on(&mut self, at: HostRef, now: Moment) {
+        let is_lent = self.hosts.get(&at).is_some_and(|host| !host.leased.is_empty());
+        if is_lent || self.groups.groups.is_empty() {
+            return;
+        }
+        for place in self.groups_of(at) {
+            let free = |group: &Group| group.lent + (group.resting.len() as u32) < place.limit;
+            if self.groups.groups.get(&place.group).is_some_and(free) {
+                self.call_next(place.group, now, false);
+            }
+        }
+    }
+
+    /// Calls the next host in a group's line that could be lent by then, or all of it:
+    /// nobody is left in line whom nobody would call. Who has left meanwhile, or waits
+    /// for something else, lets others pass.
+    fn call_next(&mut self, group: GroupId, by: Moment, all: bool) {
+        let line = |it: &mut Self| it.groups.groups.get_mut(&group)?.line.pop_front();
+        while let Some(next) = line(self) {
+            if let Some(host) = self.hosts.get_mut(&next) {
+                host.in_line = false;
+            }
+            self.wake(next, Moment(0));
+            if self.could_be_lent(next, by) && !all {
+                break;
+            }
+        }
+    }
+
+    /// Calls everybody in every line: what they wait for has changed.
+    pub(super) fn call_all(&mut self) {
+        for group in self.groups.groups.keys().copied().collect::<Vec<_>>() {
+            self.call_next(group, Moment(u64::MAX), true);
+        }
+    }
+
+    /// Whether somebody waits for a place that a host has.
+    pub(super) fn is_waited_for(&self, host: u32) -> bool {
+        let places = self.gates.get(&host).map_or(&[][..], |gate| &gate.places);
+        let mut groups = places.iter().filter_map(|place| self.groups.groups.get(&place.group));
+        groups.any(|group| !group.line.is_empty())
+    }
+
+    fn could_be_lent(&self, at: HostRef, by: Moment) -> bool {
+        let ready = self.hosts.get(&at).and_then(|host| host.ready);
+        ready.is_some_and(|ready| ready <= by)
+            && self.crawls.get(&at.crawl).is_some_and(super::Crawl::may_lend)
+    }
+
+    /// The groups that a host is of: the one that its crawl names, or else its address's
+    /// and its domain's.
+    fn groups_of(&self, at: HostRef) -> Vec<Place> {
+        let (Some(crawl), Some(host)) = (self.crawls.get(&at.crawl), self.hosts.get(&at)) else {
+            return Vec::new();
+        };
+        let Ok(url) = CrawlUrl::parse(&host.row.key) else { return Vec::new() };
+        let named = crawl.spec.groups.iter().find(|group| group.has(&url));
+        if let Some(named) = named {
+            let group = id_of("group", named.name.as_bytes());
+            let (limit, rest) = (named.hosts_at_once, named.delay.duration());
+            return vec![Place { group, limit, rest }];
+        }
+        let limit = crawl.spec.group_hosts;
+        if limit == 0 {
+            return Vec::new();
+        }
+        let address = self.known(at.host).map_or(&[][..], |row| &row.address);
+        let domain = Some(id_of("domain", url.domain().as_bytes()));
+        let address = (!address.is_empty()).then(|| id_of("address", address));
+        let place = |group| Place { group, limit, rest: Duration::ZERO };
+        domain.into_iter().chain(address).map(place).collect()
+    }
+}
