@@ -3,12 +3,14 @@
 use std::sync::Mutex;
 
 use serde_json::Map;
-use trawl_proto::v1::{self, Offer, Response, UrlReport, url_report};
+use trawl_proto::v1::{self, Offer, OfferSource, Response, UrlReport, url_report};
 use trawl_shared::{
     known::Known,
     lease::Token,
     outcome::{FailureKind, is_transient_status},
     page::{Outlink, PageMeta},
+    robots::Rules,
+    spec::{CrawlSpec, LinkKind},
     untrusted::Untrusted,
     url::{CrawlUrl, UrlId},
     warc::{seeded_rng, sha1_hex},
@@ -35,10 +37,23 @@ pub(crate) struct Leased {
     pub(crate) host: u32,
     pub(crate) depth: u32,
     pub(crate) hops: u32,
+    pub(crate) off_site: u32,
     pub(crate) attempt: u32,
     pub(crate) via: Vec<u8>,
     pub(crate) life: Life,
     pub(crate) host_delay: Option<std::time::Duration>,
+    /// What the fetch showed of the host.
+    pub(crate) news: Option<v1::HostNews>,
+    /// The sitemaps that the host's robots.txt names, if the crawl follows them.
+    pub(crate) sitemaps: Vec<CrawlUrl>,
+}
+
+/// The sitemaps that a host's rules lead a crawl to.
+pub(crate) fn sitemaps(rules: &Rules, spec: &CrawlSpec) -> Vec<CrawlUrl> {
+    match spec.follow.contains(&LinkKind::Sitemap) {
+        true => rules.sitemaps().to_vec(),
+        false => Vec::new(),
+    }
 }
 
 /// Writes accounts. Each lane has one, for the state that is dear to make.
@@ -73,6 +88,7 @@ impl Account {
         }
         let parsed = crawl.parser.parse(&page);
         let (offers, offered) = offers(crawl, known, leased, &page, &parsed);
+        let simhash = parsed.simhash;
         let digests = digest_page(&page);
         let meta = meta(leased, &page, parsed, &digests);
         let records = match self.recorder.records(&page, &digests, &meta) {
@@ -91,6 +107,7 @@ impl Account {
             response_len: u64::from(records.lengths.response),
             request_len: u64::from(records.lengths.request),
             metadata_len: u64::from(records.lengths.metadata),
+            simhash,
         };
         let mut report = report(leased, &page.url, url_report::Outcome::Response(response));
         report.offers = offers;
@@ -135,12 +152,14 @@ fn report(leased: &Leased, url: &CrawlUrl, outcome: url_report::Outcome) -> UrlR
         id: url.id().0.to_vec(),
         outcome: Some(outcome),
         host_delay_ms: leased.host_delay.map(millis),
+        host_news: leased.news.clone(),
         ..UrlReport::default()
     }
 }
 
-/// What a page leads to, in scope and not known to be known, with the ids to
-/// remember once the master has them.
+/// What a page leads to, by the crawl's rules of canonical form, in scope and not known
+/// to be known, with the ids to remember once the master has them. What looks like a
+/// trap is offered too: the master lists it.
 fn offers<F>(
     crawl: &ReadyCrawl<F>,
     known: &Mutex<Known>,
@@ -148,23 +167,34 @@ fn offers<F>(
     page: &Page,
     parsed: &Parsed,
 ) -> (Vec<Offer>, Vec<UrlId>) {
-    let depth = leased.depth.saturating_add(1);
     let hops = leased.hops.saturating_add(1);
     let redirect = parsed.location.iter().filter(|_| hops <= crawl.spec.redirects);
-    let candidates =
-        redirect.map(|url| (url, hops)).chain(parsed.outlinks.iter().map(|link| (&link.url, 0)));
-    let candidates: Vec<_> = candidates.map(|(url, hops)| (url, hops, url.id())).collect();
+    let redirect = redirect.map(|url| (url, hops, OfferSource::Page));
+    let links = parsed.outlinks.iter().filter(|link| !link.nofollow);
+    let links = links.map(|link| (&link.url, 0, OfferSource::Page));
+    let sitemaps = leased.sitemaps.iter().map(|url| (url, 0, OfferSource::Robots));
+    let candidates: Vec<_> = redirect
+        .chain(links)
+        .chain(sitemaps)
+        .map(|(url, hops, source)| {
+            let url = crawl.canon.of(url);
+            let id = url.id();
+            (url, hops, source, id)
+        })
+        .collect();
     let is_new: Vec<bool> = {
         // A row of look-ups and nothing else: they wait for memory together, and nothing
         // that panics happens under the lock.
         let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        candidates.iter().map(|(_, _, id)| !known.contains(leased.crawl, id)).collect()
+        candidates.iter().map(|(.., id)| !known.contains(leased.crawl, id)).collect()
     };
     let mut offers = Vec::new();
     let mut ids = vec![page.url.id()];
-    for ((url, hops, id), is_new) in candidates.into_iter().zip(is_new) {
-        if is_new && crawl.scope.admit(url, depth).is_ok() {
-            offers.push(Offer { url: url.as_str().to_owned(), hops });
+    for ((url, hops, source, id), is_new) in candidates.into_iter().zip(is_new) {
+        let deeper = u32::from(source != OfferSource::Robots);
+        let depth = leased.depth.saturating_add(deeper);
+        if is_new && crawl.scope.admit_from(&url, depth, leased.off_site).is_ok() {
+            offers.push(Offer { url: url.as_str().to_owned(), hops, source: source.into() });
             ids.push(id);
         }
     }
@@ -186,22 +216,31 @@ fn meta(leased: &Leased, page: &Page, parsed: Parsed, digests: &Digests) -> Page
         address: page.address.map(|address| address.ip().to_canonical().to_string()),
         depth: leased.depth,
         hops: leased.hops,
+        off_site: leased.off_site,
         via: UrlId::from_bytes(&leased.via).map(|id| id.to_string()),
         attempt: leased.attempt,
         location: parsed.location.map(String::from),
         truncated: page.truncated,
         charset: parsed.charset,
+        directives: parsed.directives,
+        simhash: parsed.simhash.map(|simhash| format!("{simhash:016x}")),
         title: parsed.title,
         outlinks: parsed
             .outlinks
             .into_iter()
-            .map(|link| Outlink { url: link.url.into(), kind: link.kind, rel: link.rel })
+            .map(|link| Outlink {
+                url: link.url.into(),
+                kind: link.kind,
+                rel: link.rel,
+                nofollow: link.nofollow,
+                lastmod: link.lastmod,
+            })
             .collect(),
         parse_cut: parsed.cut,
         fields: Map::from_iter(parsed.fields),
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use trawl_shared::{
+    canon::Canon,
     scope::Scope,
     spec::{CrawlSpec, SpecError},
 };
@@ -25,6 +26,7 @@ pub(crate) struct ReadyCrawl<F> {
     pub(crate) version: u32,
     pub(crate) spec: CrawlSpec,
     pub(crate) scope: Scope,
+    pub(crate) canon: Canon,
     pub(crate) parser: Parser,
     pub(crate) fetcher: F,
 }
@@ -63,6 +65,7 @@ impl<F: Fetch> ReadyCrawls<F> {
             parser: Parser::new(&given.spec).map_err(odd)?,
             fetcher: (self.make_fetcher)(&given.spec).map_err(odd)?,
             scope: given.scope,
+            canon: Canon::new(&given.spec.canon, &given.spec.drop_params).map_err(odd)?,
             spec: given.spec,
         });
         let mut all = self.lock();

@@ -1,5 +1,11 @@
 //! A lane: the worker's serial line to one host. It fetches what it is lent, one
-//! after the other, no sooner than the delay after the last fetch ended.
+//! after the other, no sooner than the delay after the last fetch ended. If its crawl
+//! allows a host several connections, as many fetches are under way, each line with a
+//! delay of its own; what the host's robots.txt or people ask for lies between any two.
+//!
+//! A URL is taken when it may be fetched, not before: until then it can be wanted back.
+//! When the host as a whole is in trouble, the lane gives back what is left and ends:
+//! the master says when the host may be asked again.
 
 use std::{
     collections::VecDeque,
@@ -9,22 +15,30 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
-use tokio::time::{Instant, sleep, sleep_until};
-use trawl_proto::v1::{HostBatch, LeasedUrl};
+use futures::{FutureExt, future::join_all};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
+use trawl_proto::v1::{HostBatch, HostNews, LeasedUrl, RobotsState, url_report::Outcome};
 use trawl_shared::{
     lease::Token,
     outcome::FailureKind,
-    spec::RobotsPolicy,
-    url::{CrawlUrl, HostKey},
+    politeness::adaptive_delay,
+    robots::Rules,
+    spec::{CONNECTIONS_MAX, CrawlSpec, RobotsPolicy},
+    url::CrawlUrl,
 };
 
 use crate::{
-    account::{Account, Leased},
+    account::{Account, Leased, sitemaps},
     crawls::ReadyCrawl,
-    fetch::{Fetch, FetchError, Page, RobotsCache, Rules, fetch_rules},
+    fetch::{Fetch, FetchError, Page, fetch_robots},
     master::{Life, MasterError},
+    news,
     pipeline::Worker,
+    report::Outgoing,
+    robots::{self, Remembered},
 };
 
 /// A lane asks for more URLs when what it has left takes no longer than this.
@@ -47,54 +61,134 @@ fn low_water(delay: Duration) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     state: Mutex<WorkState>,
+    /// Told when there is more to do, or nothing any more.
+    changed: Notify,
+    /// Held by who looks for the host's rules, so that its other lines wait for them.
+    rules: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct WorkState {
     batches: VecDeque<Batch>,
+    /// One for each line that has a URL under way.
+    under_way: Vec<UnderWay>,
+    /// When any line may fetch at the soonest.
+    free_at: Option<Instant>,
+    /// What a fetch of robots.txt showed, which the next report carries.
+    news: Option<HostNews>,
+    /// The host's rules, which the lane goes by as long as they hold.
+    rules: Option<Held>,
     /// More was asked for since the last batch came.
     asked: bool,
     /// The lane has ended; a new batch needs a new one.
     ended: bool,
 }
 
+/// A host's rules in a lane.
+#[derive(Debug)]
+struct Held {
+    /// The version of the crawl's specification that they were looked up for.
+    spec_version: u32,
+    rules: Remembered,
+    /// A report has offered the sitemaps that they name.
+    has_offered: bool,
+}
+
+/// A URL that a line has taken.
+#[derive(Debug)]
+struct UnderWay {
+    token: Token,
+    /// It is not to be fetched any more, unless it is being fetched already.
+    is_wanted_back: bool,
+}
+
 /// A host batch on its way through a lane.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    token: Token,
-    crawl: u32,
-    host: u32,
-    spec_version: u32,
-    delay: Duration,
-    life: Life,
+    lease: Lease,
     urls: VecDeque<LeasedUrl>,
 }
 
-/// The next thing to do.
-struct Task {
+/// What a batch's URLs have in common.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
     token: Token,
     crawl: u32,
     host: u32,
     spec_version: u32,
-    delay: Duration,
+    pace: Pace,
     life: Life,
+    robots: Option<RobotsState>,
+    connections: u32,
+}
+
+/// How long a lane waits after a fetch.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    delay: Duration,
+    /// People have set it: nothing is added for slow answers.
+    is_set: bool,
+}
+
+/// The next thing to do.
+#[derive(Debug)]
+struct Task {
+    lease: Lease,
     url: LeasedUrl,
     /// The lane runs low and has not asked for more yet.
     is_low: bool,
 }
 
+/// What there is to do for a line.
+#[derive(Debug)]
+enum Next {
+    Task(Task),
+    /// Nothing yet; something at that time, unless it changes before.
+    Wait(Option<Instant>),
+    /// Nothing any more.
+    End,
+}
+
+/// What a fetch brought, and how long it took.
+struct Fetched {
+    result: Result<Page, FetchError>,
+    took: Duration,
+}
+
+impl Pace {
+    /// The wait after a fetch that took so long.
+    fn after(self, spec: &CrawlSpec, took: Duration) -> Duration {
+        if self.is_set { self.delay } else { self.delay.max(adaptive_delay(spec, took)) }
+    }
+
+    /// The part of it that lies between any two fetches of the host: what people ask for.
+    fn between(self) -> Duration {
+        if self.is_set { self.delay } else { Duration::ZERO }
+    }
+}
+
+impl Task {
+    /// The wait after its URL's fetch.
+    fn pace(&self) -> Pace {
+        let Pace { delay, is_set } = self.lease.pace;
+        Pace { delay: delay.max(Duration::from_millis(self.url.delay_ms)), is_set }
+    }
+}
+
 impl Batch {
     /// A batch that was leased from a master in this life of it.
     pub(crate) fn of(batch: HostBatch, life: Life) -> Self {
-        Self {
+        let lease = Lease {
             life,
             token: Token(batch.token),
             crawl: batch.crawl,
             host: batch.host,
             spec_version: batch.spec_version,
-            delay: Duration::from_millis(batch.delay_ms),
-            urls: batch.urls.into(),
-        }
+            pace: Pace { delay: Duration::from_millis(batch.delay_ms), is_set: batch.delay_is_set },
+            robots: batch.robots,
+            connections: batch.connections.clamp(1, CONNECTIONS_MAX),
+        };
+        Self { lease, urls: batch.urls.into() }
     }
 }
 
@@ -102,7 +196,12 @@ impl Work {
     /// What a new lane begins with.
     pub(crate) fn of(batch: Batch) -> Self {
         let state = WorkState { batches: VecDeque::from([batch]), ..WorkState::default() };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), ..Self::default() }
+    }
+
+    /// Lines to the host at the same time.
+    fn connections(&self) -> u32 {
+        self.lock().batches.front().map_or(1, |batch| batch.lease.connections)
     }
 
     /// Adds a batch, unless the lane has ended: then it is given back.
@@ -113,50 +212,179 @@ impl Work {
         }
         state.asked = false;
         state.batches.push_back(batch);
+        drop(state);
+        self.changed.notify_waiters();
         Ok(())
     }
 
-    /// The next URL; none ends the lane.
-    fn next(&self) -> Option<Task> {
-        let mut state = self.lock();
-        while let Some(batch) = state.batches.front_mut() {
-            let Some(url) = batch.urls.pop_front() else {
-                state.batches.pop_front();
-                continue;
-            };
-            let (token, crawl, host) = (batch.token, batch.crawl, batch.host);
-            let (spec_version, delay, life) = (batch.spec_version, batch.delay, batch.life);
-            let left: usize = state.batches.iter().map(|batch| batch.urls.len()).sum();
-            let is_low = left <= low_water(delay) && !state.asked;
-            state.asked |= is_low;
-            return Some(Task { token, crawl, host, spec_version, delay, life, url, is_low });
+    /// The next URL for a line that may fetch again at that time; it is under way from
+    /// now on. None ends the line: there is nothing left, and nobody under way who
+    /// could ask for more.
+    async fn next(&self, free_at: Option<Instant>) -> Option<Task> {
+        loop {
+            let changed = self.changed.notified();
+            match self.take(free_at, Instant::now()) {
+                Next::Task(task) => return Some(task),
+                Next::Wait(None) => changed.await,
+                Next::Wait(Some(until)) => {
+                    tokio::select! { biased; () = changed => {}, () = sleep_until(until) => {} }
+                }
+                Next::End => return None,
+            }
         }
-        state.ended = true;
-        None
+    }
+
+    /// The next URL, if there is one. Ends the lane if there is none, and none under way.
+    fn take(&self, free_at: Option<Instant>, now: Instant) -> Next {
+        let mut state = self.lock();
+        state.batches.retain(|batch| !batch.urls.is_empty());
+        state.ended |= state.batches.is_empty() && state.under_way.is_empty();
+        if state.ended {
+            return Next::End;
+        }
+        let free_at = free_at.max(state.free_at).filter(|free_at| now < *free_at);
+        let Some(batch) = state.batches.front_mut() else { return Next::Wait(None) };
+        if free_at.is_some() {
+            return Next::Wait(free_at);
+        }
+        let lease = batch.lease;
+        let Some(url) = batch.urls.pop_front() else { return Next::Wait(None) };
+        let mut task = Task { lease, url, is_low: false };
+        let left: usize = state.batches.iter().map(|batch| batch.urls.len()).sum();
+        task.is_low = left <= low_water(task.pace().delay) && !state.asked;
+        state.asked |= task.is_low;
+        state.under_way.push(UnderWay { token: lease.token, is_wanted_back: false });
+        Next::Task(task)
+    }
+
+    /// Whether a URL under way may be fetched now: the host is free, and it is not
+    /// wanted back. If so, no other line begins a fetch for so long.
+    fn begin(&self, token: Token, now: Instant, between: Duration) -> bool {
+        let mut state = self.lock();
+        let may = !state.is_wanted_back(token) && state.free_at.is_none_or(|at| at <= now);
+        if may && !between.is_zero() {
+            state.free_at = Some(now + between);
+        }
+        may
+    }
+
+    /// Puts a URL that was taken back to the others. False if it is wanted back: then
+    /// it is dropped.
+    fn put_back(&self, task: Task) -> bool {
+        let mut state = self.lock();
+        let is_dropped = state.is_wanted_back(task.lease.token);
+        if !is_dropped {
+            let same = |batch: &&mut Batch| batch.lease.token == task.lease.token;
+            match state.batches.iter_mut().find(same) {
+                Some(batch) => batch.urls.push_front(task.url),
+                None => {
+                    let urls = VecDeque::from([task.url]);
+                    state.batches.push_front(Batch { lease: task.lease, urls });
+                }
+            }
+        }
+        drop(state);
+        self.done(task.lease.token);
+        !is_dropped
+    }
+
+    /// A URL is not under way any more.
+    fn done(&self, token: Token) {
+        let mut state = self.lock();
+        if let Some(at) = state.under_way.iter().position(|url| url.token == token) {
+            state.under_way.swap_remove(at);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The rules, if the lane has any that still hold.
+    fn rules(&self, spec_version: u32, now: Instant) -> Option<Arc<Rules>> {
+        let state = self.lock();
+        let held = state.rules.as_ref()?;
+        let holds = held.spec_version == spec_version && held.rules.holds(now);
+        holds.then(|| Arc::clone(&held.rules.rules))
+    }
+
+    /// Keeps rules for all lines.
+    fn keep_rules(&self, spec_version: u32, rules: Remembered) -> Arc<Rules> {
+        let kept = Arc::clone(&rules.rules);
+        self.lock().rules = Some(Held { spec_version, rules, has_offered: false });
+        kept
+    }
+
+    /// Whether the sitemaps that the rules name are still to be offered.
+    fn has_sitemaps_to_offer(&self) -> bool {
+        self.lock().rules.as_ref().is_some_and(|held| !held.has_offered)
+    }
+
+    /// A page's report offers them.
+    fn sitemaps_offered(&self) {
+        if let Some(held) = &mut self.lock().rules {
+            held.has_offered = true;
+        }
+    }
+
+    fn keep_news(&self, news: Option<HostNews>) {
+        let mut state = self.lock();
+        state.news = news.or(state.news.take());
+    }
+
+    fn take_news(&self) -> Option<HostNews> {
+        self.lock().news.take()
+    }
+
+    /// No line fetches before this.
+    fn hold(&self, until: Instant) {
+        let mut state = self.lock();
+        state.free_at = state.free_at.max(Some(until));
     }
 
     /// Drops what is left of a lease that the worker is not to act on any more.
-    /// Returns how many URLs that are.
+    /// Returns how many URLs that are. Those that were taken and are not fetched yet
+    /// follow one by one.
     pub(crate) fn forget(&self, token: Token) -> usize {
+        let mut state = self.lock();
         let mut dropped = 0;
-        self.lock().batches.retain(|batch| {
-            let stays = batch.token != token;
+        state.batches.retain(|batch| {
+            let stays = batch.lease.token != token;
             dropped += if stays { 0 } else { batch.urls.len() };
             stays
         });
+        for url in state.under_way.iter_mut().filter(|url| url.token == token) {
+            url.is_wanted_back = true;
+        }
+        drop(state);
+        if dropped > 0 {
+            // Who waits to fetch it has perhaps nothing else to do.
+            self.changed.notify_waiters();
+        }
         dropped
     }
 
     /// Drops everything: it is another master's.
     pub(crate) fn clear(&self) {
-        self.lock().batches.clear();
+        let mut state = self.lock();
+        state.batches.clear();
+        state.rules = None;
+        state.under_way.iter_mut().for_each(|url| url.is_wanted_back = true);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
-    /// Ends the lane. Returns the tokens of the work that is left in it.
+    /// Ends the lane. Returns the tokens of the work that is left in it, and of what is
+    /// under way.
     pub(crate) fn end(&self) -> Vec<Token> {
         let mut state = self.lock();
         state.ended = true;
-        state.batches.iter().map(|batch| batch.token).collect()
+        let left = state.batches.iter().map(|batch| batch.lease.token);
+        let mut tokens: Vec<Token> =
+            left.chain(state.under_way.iter().map(|url| url.token)).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        drop(state);
+        self.changed.notify_waiters();
+        tokens
     }
 
     fn lock(&self) -> MutexGuard<'_, WorkState> {
@@ -164,79 +392,137 @@ impl Work {
     }
 }
 
+impl WorkState {
+    fn is_wanted_back(&self, token: Token) -> bool {
+        self.ended || self.under_way.iter().any(|url| url.token == token && url.is_wanted_back)
+    }
+}
+
 /// Runs a lane until its work is done or the worker stops. What it leaves is
 /// handed back by the pipeline, or runs out.
 pub(crate) async fn run<F: Fetch>(worker: Arc<Worker<F>>, work: Arc<Work>) {
-    let mut lane = Lane { worker, account: Account::new(), free_at: None };
-    while !lane.worker.stop.is_cancelled() {
-        let Some(task) = work.next() else { return };
-        if task.is_low {
-            lane.worker.ask_for_more(task.crawl, task.host);
-        }
-        let token = task.token;
-        if let Err(reason) = lane.fetch_and_report(task).await {
-            tracing::warn!(%token, %reason, "a lease is left to run out");
-            lane.worker.holdings.drop(token);
-            work.forget(token);
-        }
-    }
+    let line = |_| run_line(Line::new(Arc::clone(&worker), Arc::clone(&work)));
+    join_all((0..work.connections()).map(line)).await;
     work.end();
 }
 
-struct Lane<F> {
+async fn run_line<F: Fetch>(mut line: Line<F>) {
+    let (worker, work) = (Arc::clone(&line.worker), Arc::clone(&line.work));
+    while !worker.stop.is_cancelled() {
+        let next = tokio::select! {
+            biased;
+            () = worker.stop.cancelled() => None,
+            next = work.next(line.free_at) => next,
+        };
+        let Some(task) = next else { return };
+        let Lease { token, crawl, host, .. } = task.lease;
+        if task.is_low {
+            worker.ask_for_more(crawl, host);
+        }
+        match line.fetch_and_report(&task).await {
+            Ok(Done::Well) => {}
+            Ok(Done::Troubled) => worker.recall(&work.end()),
+            Ok(Done::NotYet) => {
+                if !work.put_back(task) {
+                    worker.recall_one(token);
+                }
+                continue;
+            }
+            Err(reason) => {
+                tracing::warn!(%token, %reason, "a lease is left to run out");
+                worker.holdings.drop(token);
+                work.forget(token);
+            }
+        }
+        work.done(token);
+    }
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// There is nothing to say of the host.
+    Well,
+    /// All of the host is to be left alone for a while.
+    Troubled,
+    /// It did not begin: it is somebody else's turn, or it is wanted back.
+    NotYet,
+}
+
+/// Why there is no outcome of a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoOutcome {
+    /// The worker stops, or may not act on the lease any more.
+    LetGo,
+    /// The host is not free yet, or the URL is wanted back.
+    NotYet,
+}
+
+/// One of a lane's connections.
+struct Line<F> {
     worker: Arc<Worker<F>>,
+    work: Arc<Work>,
     account: Account,
     /// When the host may be fetched from again; none before the first fetch, for
     /// which the master has waited.
     free_at: Option<Instant>,
 }
 
-impl<F: Fetch> Lane<F> {
+impl<F: Fetch> Line<F> {
+    fn new(worker: Arc<Worker<F>>, work: Arc<Work>) -> Self {
+        Self { worker, work, account: Account::new(), free_at: None }
+    }
+
     /// Does a task. The error says why its lease cannot be worked on.
-    async fn fetch_and_report(&mut self, task: Task) -> Result<(), String> {
-        let worker = Arc::clone(&self.worker);
-        if !worker.holdings.may_fetch(task.token, Instant::now()) {
+    async fn fetch_and_report(&mut self, task: &Task) -> Result<Done, String> {
+        let (worker, lease) = (Arc::clone(&self.worker), task.lease);
+        if !worker.holdings.may_fetch(lease.token, Instant::now()) {
             return Err("it was not renewed in time".to_owned());
         }
-        let crawl = self.crawl(&task).await?;
+        let crawl = self.crawl(lease).await?;
         let url = CrawlUrl::parse(&task.url.url).map_err(|error| error.to_string())?;
         let leased = Leased {
-            token: task.token,
-            crawl: task.crawl,
-            host: task.host,
+            token: lease.token,
+            crawl: lease.crawl,
+            host: lease.host,
             depth: task.url.depth,
             hops: task.url.hops,
+            off_site: task.url.off_site,
             attempt: task.url.attempt,
-            via: task.url.via,
-            life: task.life,
+            via: task.url.via.clone(),
+            life: lease.life,
             host_delay: None,
+            news: None,
+            sitemaps: Vec::new(),
         };
-        let outcome = self.outcome(&crawl, leased.clone(), url.clone(), task.delay);
+        let outcome = self.outcome(&crawl, leased.clone(), url.clone(), task);
         // A defect in one page's handling ends that page, not the lane.
         let outgoing = match AssertUnwindSafe(outcome).catch_unwind().await {
-            Ok(Some(outgoing)) => outgoing,
-            Ok(None) if worker.stop.is_cancelled() => return Ok(()),
-            Ok(None) => return Err("it was not renewed in time".to_owned()),
+            Ok(Ok(outgoing)) => outgoing,
+            Ok(Err(NoOutcome::NotYet)) => return Ok(Done::NotYet),
+            Ok(Err(NoOutcome::LetGo)) if worker.stop.is_cancelled() => return Ok(Done::Well),
+            Ok(Err(NoOutcome::LetGo)) => return Err("it was not renewed in time".to_owned()),
             Err(_) => {
                 self.account = Account::new();
                 let detail = "the handling of the page panicked".to_owned();
                 self.account.failure(&leased, &url, FailureKind::Internal, detail, None)
             }
         };
+        let is_troubled = outgoing.report.host_news.as_ref().is_some_and(|news| news.troubled);
         worker.note(&outgoing);
         worker.outbox.put(outgoing).await;
-        Ok(())
+        Ok(if is_troubled { Done::Troubled } else { Done::Well })
     }
 
     /// The task's crawl, made ready. While the master is away this waits, for as long
     /// as the lease may be acted on.
-    async fn crawl(&self, task: &Task) -> Result<Arc<ReadyCrawl<F>>, String> {
+    async fn crawl(&self, lease: Lease) -> Result<Arc<ReadyCrawl<F>>, String> {
         let worker = &self.worker;
         loop {
-            match worker.crawls.get(&worker.master, task.crawl, task.spec_version).await {
+            match worker.crawls.get(&worker.master, lease.crawl, lease.spec_version).await {
                 Ok(crawl) => return Ok(crawl),
                 Err(MasterError::Away(_))
-                    if worker.holdings.may_fetch(task.token, Instant::now())
+                    if worker.holdings.may_fetch(lease.token, Instant::now())
                         && !worker.stop.is_cancelled() =>
                 {
                     sleep(ASK_AGAIN).await;
@@ -246,97 +532,138 @@ impl<F: Fetch> Lane<F> {
         }
     }
 
-    /// Fetches a URL if its host allows it, and accounts for it. None if the worker
-    /// stops, or may not act on the lease any more, before there is an outcome.
+    /// Fetches a URL if its host allows it, and accounts for it.
     async fn outcome(
         &mut self,
         crawl: &Arc<ReadyCrawl<F>>,
         mut leased: Leased,
         url: CrawlUrl,
-        delay: Duration,
-    ) -> Option<crate::report::Outgoing> {
-        let mut delay = delay;
+        task: &Task,
+    ) -> Result<Outgoing, NoOutcome> {
+        let mut pace = task.pace();
+        let mut between = task.lease.pace.between();
         if crawl.spec.robots == RobotsPolicy::Obey {
-            match self.rules(crawl, &leased, &url, delay).await? {
+            match self.rules(crawl, &url, task).await? {
                 Ok(rules) => {
-                    leased.host_delay = Some(rules.crawl_delay().unwrap_or_default());
-                    delay = delay.max(rules.crawl_delay().unwrap_or_default());
-                    if let Some(line) = rules.forbidden_by(&url) {
-                        let detail = format!("disallowed by robots.txt: {line}");
+                    let delay = rules.crawl_delay().unwrap_or_default();
+                    leased.host_delay = Some(delay);
+                    pace.delay = pace.delay.max(delay);
+                    between = between.max(delay);
+                    if self.work.has_sitemaps_to_offer() {
+                        leased.sitemaps = sitemaps(&rules, &crawl.spec);
+                    }
+                    let verdict = rules.verdict(&url);
+                    if !verdict.allowed {
+                        let detail = format!("disallowed by robots.txt, {verdict}");
                         let kind = FailureKind::Disallowed;
-                        return Some(self.account.failure(&leased, &url, kind, detail, None));
+                        leased.news = self.work.take_news();
+                        return Ok(self.account.failure(&leased, &url, kind, detail, None));
                     }
                 }
-                Err(error) => return Some(self.account.fetch_failure(&leased, &url, &error)),
+                Err(error) => {
+                    leased.news = self.work.take_news();
+                    return Ok(self.account.fetch_failure(&leased, &url, &error));
+                }
             }
         }
-        match self.get(crawl, &leased, &url, delay).await? {
-            Ok(page) => Some(self.account_for(crawl, leased, page).await),
-            Err(error) => Some(self.account.fetch_failure(&leased, &url, &error)),
+        let fetched = self.get(crawl, &url, task, pace, between).await?;
+        leased.news = self.work.take_news();
+        news::note(&mut leased, &fetched.result, fetched.took);
+        match fetched.result {
+            Ok(page) => {
+                let outgoing = self.account_for(crawl, leased, page).await;
+                if matches!(outgoing.report.outcome, Some(Outcome::Response(_))) {
+                    self.work.sitemaps_offered();
+                }
+                Ok(outgoing)
+            }
+            Err(error) => Ok(self.account.fetch_failure(&leased, &url, &error)),
         }
     }
 
-    /// The host's robots rules, fetched unless they are known.
+    /// The host's robots rules: remembered, asked of the master, or fetched.
     async fn rules(
-        &mut self,
+        &self,
         crawl: &ReadyCrawl<F>,
-        leased: &Leased,
         url: &CrawlUrl,
-        delay: Duration,
-    ) -> Option<Result<Arc<Rules>, FetchError>> {
-        let number = leased.crawl;
-        let host = HostKey::trusted(url.host_key_str().to_owned());
-        let cache: &RobotsCache = &self.worker.robots;
-        if let Some(rules) = cache.get(number, &host) {
-            return Some(Ok(rules));
+        task: &Task,
+    ) -> Result<Result<Arc<Rules>, FetchError>, NoOutcome> {
+        let (work, lease) = (&self.work, task.lease);
+        let _one_at_a_time = work.rules.lock().await;
+        if let Some(rules) = work.rules(lease.spec_version, Instant::now()) {
+            return Ok(Ok(rules));
         }
-        self.pace(leased.token).await?;
-        let token = crawl.spec.product_token();
-        let fetch = fetch_rules(&crawl.fetcher, url, token);
-        let fetched = self.while_held(leased.token, fetch).await;
-        let delay = match &fetched {
-            Some(Ok(rules)) => delay.max(rules.crawl_delay().unwrap_or_default()),
-            Some(Err(_)) | None => delay,
+        let source = robots::Source::new(&self.worker, crawl, lease.host, url, lease.robots);
+        if let Some(rules) = source.known().await {
+            return Ok(Ok(work.keep_rules(lease.spec_version, rules)));
+        }
+        self.begin(lease.token, lease.pace.between())?;
+        let began = Instant::now();
+        let (pause, limit) = (crawl.spec.delay.duration(), crawl.spec.fetch_timeout);
+        let fetching = fetch_robots(&crawl.fetcher, url, pause, limit);
+        let (fetched, took) = match self.while_held(lease.token, fetching).await {
+            Ok((fetched, took)) => (Ok(fetched), took),
+            Err(none) => (Err(none), began.elapsed()),
         };
-        self.free_at = Some(Instant::now() + delay);
-        Some(fetched?.map(|rules| self.worker.robots.insert(number, host, rules)))
+        work.hold(Instant::now() + task.pace().after(&crawl.spec, took));
+        let fetched = fetched?;
+        let news = news::of_robots(&fetched, took);
+        let is_troubled = news.as_ref().is_some_and(|news| news.troubled);
+        work.keep_news(news);
+        match source.learn(fetched).await {
+            Ok(rules) => {
+                let rules = work.keep_rules(lease.spec_version, rules);
+                work.hold(Instant::now() + rules.crawl_delay().unwrap_or_default());
+                Ok(Ok(rules))
+            }
+            Err(error) => {
+                if is_troubled {
+                    // The other lines, which wait for the rules, are not to ask again.
+                    work.end();
+                }
+                Ok(Err(error))
+            }
+        }
     }
 
     async fn get(
         &mut self,
         crawl: &ReadyCrawl<F>,
-        leased: &Leased,
         url: &CrawlUrl,
-        delay: Duration,
-    ) -> Option<Result<Page, FetchError>> {
-        self.pace(leased.token).await?;
-        let fetched = self.while_held(leased.token, crawl.fetcher.get(url)).await;
+        task: &Task,
+        pace: Pace,
+        between: Duration,
+    ) -> Result<Fetched, NoOutcome> {
+        self.begin(task.lease.token, between)?;
+        let began = Instant::now();
+        let result = self.while_held(task.lease.token, crawl.fetcher.get(url)).await;
+        let took = began.elapsed();
         // The host was visited, also where the fetch was given up.
-        self.free_at = Some(Instant::now() + delay);
-        fetched
+        self.free_at = Some(Instant::now() + pace.after(&crawl.spec, took));
+        Ok(Fetched { result: result?, took })
     }
 
-    /// Fetches to the end. None if the fetch is given up before: the worker stops, or
-    /// may not act on the lease any more, since somebody else may soon.
-    async fn while_held<T>(&self, token: Token, fetch: impl Future<Output = T>) -> Option<T> {
+    /// Fetches to the end, unless the worker stops, or may not act on the lease any more,
+    /// since somebody else may soon.
+    async fn while_held<T>(
+        &self,
+        token: Token,
+        fetch: impl Future<Output = T>,
+    ) -> Result<T, NoOutcome> {
         tokio::select! {
             biased;
-            fetched = self.worker.unless_aborted(fetch) => fetched,
-            () = self.worker.holdings.let_go(token) => None,
+            fetched = self.worker.unless_aborted(fetch) => fetched.ok_or(NoOutcome::LetGo),
+            () = self.worker.holdings.let_go(token) => Err(NoOutcome::LetGo),
         }
     }
 
-    /// Waits until the host may be fetched from. None if the worker stops first, or
-    /// may not act on the lease any more.
-    async fn pace(&self, token: Token) -> Option<()> {
-        if let Some(free_at) = self.free_at {
-            tokio::select! {
-                biased;
-                () = self.worker.stop.cancelled() => return None,
-                () = sleep_until(free_at) => {}
-            }
+    /// A fetch begins, if it may; `between` it and the next one of any line.
+    fn begin(&self, token: Token, between: Duration) -> Result<(), NoOutcome> {
+        let now = Instant::now();
+        if self.worker.stop.is_cancelled() || !self.worker.holdings.may_fetch(token, now) {
+            return Err(NoOutcome::LetGo);
         }
-        self.worker.holdings.may_fetch(token, Instant::now()).then_some(())
+        self.work.begin(token, now, between).then_some(()).ok_or(NoOutcome::NotYet)
     }
 
     /// Parses a page and writes its records: here if that is quick, on a thread
@@ -346,10 +673,12 @@ impl<F: Fetch> Lane<F> {
         crawl: &Arc<ReadyCrawl<F>>,
         leased: Leased,
         page: Page,
-    ) -> crate::report::Outgoing {
+    ) -> Outgoing {
         /// Bytes of a body that are parsed and compressed in a millisecond or so.
         const QUICK_BYTES: usize = 256 * 1024;
-        let is_quick = page.body.len() <= QUICK_BYTES && crawl.spec.extract.is_empty();
+        // A few bytes of gzip may be a large sitemap.
+        let is_gzip = page.body.starts_with(b"\x1f\x8b");
+        let is_quick = page.body.len() <= QUICK_BYTES && !is_gzip && crawl.spec.extract.is_empty();
         if is_quick {
             return self.account.page(crawl, &self.worker.known, &leased, page);
         }
@@ -370,5 +699,86 @@ impl<F: Fetch> Lane<F> {
                 self.account.failure(&on_behalf, &url, FailureKind::Internal, detail, None)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn batch(token: u64, urls: usize) -> Batch {
+        let url = |n| LeasedUrl { url: format!("http://h.test/{n}"), ..LeasedUrl::default() };
+        let urls = (0..urls).map(url).collect();
+        Batch::of(HostBatch { token, urls, ..HostBatch::default() }, Life::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_its_turn_can_be_wanted_back() {
+        let work = Work::of(batch(1, 3));
+        let now = Instant::now();
+        let task = work.next(None).await.unwrap();
+        assert!(work.begin(Token(1), now, Duration::ZERO));
+        work.done(task.lease.token);
+        let waits = async {
+            let next = work.next(Some(now + SECOND * 60)).await;
+            (next.is_none(), now.elapsed())
+        };
+        let recall = async {
+            tokio::time::sleep(SECOND).await;
+            work.forget(Token(1))
+        };
+        assert_eq!(tokio::join!(waits, recall), ((true, SECOND), 2), "nothing waits any longer");
+        assert!(work.add(batch(2, 1)).is_err(), "the lane has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_and_not_begun_goes_back_or_is_dropped() {
+        let work = Work::of(batch(1, 1));
+        let now = Instant::now();
+        work.hold(now + SECOND);
+        let task = work.next(None).await.unwrap();
+        assert_eq!(now.elapsed(), SECOND);
+        work.hold(now + SECOND * 3);
+        assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO), "the host is not free");
+        assert!(work.put_back(task));
+        let task = work.next(None).await.unwrap();
+        assert_eq!(now.elapsed(), SECOND * 3);
+        assert_eq!(work.forget(Token(1)), 0, "it is under way");
+        assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO));
+        assert!(!work.put_back(task));
+        assert!(work.next(None).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_ends_gives_back_what_is_under_way_too() {
+        let work = Work::of(batch(1, 1));
+        assert!(work.add(batch(2, 1)).is_ok());
+        let task = work.next(None).await.unwrap();
+        assert_eq!(work.end(), [Token(1), Token(2)]);
+        assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO), "others do not ask again");
+        assert!(!work.put_back(task));
+        assert!(work.next(None).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_host_asks_for_lies_between_the_fetches_of_all_lines() {
+        let work = Work::of(batch(1, 3));
+        let began = Instant::now();
+        let line = async || {
+            let mut times = Vec::new();
+            while let Some(task) = work.next(None).await {
+                if work.begin(Token(1), Instant::now(), SECOND * 5) {
+                    times.push(began.elapsed().as_secs());
+                    tokio::time::sleep(SECOND * 60).await;
+                    work.done(Token(1));
+                } else {
+                    assert!(work.put_back(task));
+                }
+            }
+            times
+        };
+        assert_eq!(tokio::join!(line(), line(), line()), (vec![0], vec![5], vec![10]));
     }
 }

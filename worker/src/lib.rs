@@ -2,8 +2,8 @@
 //! pages and outlinks back. It keeps nothing that matters.
 //!
 //! In reading order: `pipeline` runs the loops, a `lane` fetches one host's URLs
-//! through `fetch`, `parse` reads them, `record` writes them down, `account` and
-//! `report` tell the master.
+//! through `fetch` as far as `robots` lets it, `parse` reads them, `record` writes them
+//! down, `account`, `news` and `report` tell the master.
 
 pub mod pipeline;
 
@@ -17,6 +17,8 @@ mod crawls;
 
 mod lane;
 
+mod robots;
+
 pub mod fetch;
 
 pub mod parse;
@@ -24,6 +26,8 @@ pub mod parse;
 pub mod record;
 
 mod account;
+
+mod news;
 
 mod report;
 

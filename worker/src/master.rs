@@ -14,8 +14,8 @@ use trawl_proto::{
     CHUNK_BYTES, CHUNK_OFFERS, MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{
         Activity, CrawlRequest, HandBackRequest, HostBatch, HostRef, JoinRequest, LeaseRequest,
-        Offer, Offers, RenewRequest, ReportHeader, ReportPart, UrlReport, Verdict,
-        report_part::Part, worker_client::WorkerClient,
+        Offer, Offers, RenewRequest, ReportHeader, ReportPart, RobotsReply, RobotsRequest,
+        UrlReport, Verdict, report_part::Part, worker_client::WorkerClient,
     },
 };
 use trawl_shared::{VERSION, lease::Token, scope::Scope, spec::CrawlSpec};
@@ -259,6 +259,19 @@ impl Master {
         self.give_back(Vec::new(), true).await
     }
 
+    /// A host's robots.txt, as some worker fetched it.
+    ///
+    /// # Errors
+    /// If the master is away.
+    pub async fn robots(&self, host: u32) -> Result<RobotsReply, MasterError> {
+        let call = |session| {
+            let (mut client, worker) = (self.client.clone(), self.worker.to_string());
+            let request = RobotsRequest { worker, session, host };
+            async move { client.robots(limited(request, Duration::ZERO)).await }
+        };
+        self.in_session(call).await
+    }
+
     async fn give_back(&self, tokens: Vec<u64>, all: bool) -> Result<(), MasterError> {
         let call = |session| {
             let (mut client, worker) = (self.client.clone(), self.worker.to_string());
@@ -382,8 +395,9 @@ mod tests {
     #[test]
     fn long_reports_travel_in_parts_and_nothing_is_lost() {
         let records: Bytes = (0..CHUNK_BYTES * 2 + 17).map(|n| n as u8).collect();
-        let offers: Vec<Offer> =
-            (0..CHUNK_OFFERS * 2 + 17).map(|n| Offer { url: n.to_string(), hops: 0 }).collect();
+        let offers: Vec<Offer> = (0..CHUNK_OFFERS * 2 + 17)
+            .map(|n| Offer { url: n.to_string(), hops: 0, ..Default::default() })
+            .collect();
         let report = UrlReport {
             token: 7,
             records: records.clone(),

@@ -34,11 +34,12 @@ use trawl_shared::{backoff, known::Known, lease::Token};
 use crate::{
     config::WorkerConfig,
     crawls::{MakeFetcher, ReadyCrawls},
-    fetch::{Fetch, RobotsCache},
+    fetch::Fetch,
     holdings::{Asked, Holdings, renewal_interval, wait_max},
     lane::{self, Batch, Work},
     master::{Life, Master, MasterError},
     report::{Outbox, Outgoing, Outlet, outbox},
+    robots::RobotsCache,
 };
 
 /// The first wait when the master is away, and the longest.
@@ -393,14 +394,21 @@ impl<F: Fetch> Worker<F> {
         now
     }
 
-    /// Lets go of leases that the master wants back: at once, or when what is under
-    /// way of them has ended.
-    fn recall(&self, tokens: &[Token]) {
+    /// Lets go of leases that the master wants back, or whose host is in trouble: at
+    /// once, or when what is under way of them has ended.
+    pub(crate) fn recall(&self, tokens: &[Token]) {
         for token in tokens {
             let dropped = self.lanes().values().map(|work| work.forget(*token)).sum();
             if self.holdings.recall(*token, dropped) {
                 self.give_back(*token);
             }
+        }
+    }
+
+    /// A URL of a lease that is wanted back was not begun.
+    pub(crate) fn recall_one(&self, token: Token) {
+        if self.holdings.recall(token, 1) {
+            self.give_back(token);
         }
     }
 

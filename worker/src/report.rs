@@ -8,7 +8,7 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use trawl_proto::v1::{UrlReport, Verdict};
+use trawl_proto::v1::{HostNews, UrlReport, Verdict, robots_news::Found, url_report};
 use trawl_shared::{backoff, lease::Token, url::UrlId};
 
 use crate::{
@@ -186,6 +186,14 @@ async fn deliver(
     }
 }
 
+fn robots_bytes(news: &HostNews) -> usize {
+    match news.robots.as_ref().and_then(|robots| robots.found.as_ref()) {
+        Some(Found::Text(text)) => text.len(),
+        Some(Found::Unavailable(reason)) => reason.len(),
+        None => 0,
+    }
+}
+
 impl Outgoing {
     /// About what it takes, in memory and on the wire.
     fn bytes(&self) -> usize {
@@ -193,11 +201,38 @@ impl Outgoing {
         const BESIDE_A_URL: usize = 64;
         let offers = self.report.offers.iter();
         let offers: usize = offers.map(|offer| offer.url.len() + BESIDE_A_URL).sum();
-        self.report.records.len() + offers + BESIDE
+        let robots = self.report.host_news.as_ref().map_or(0, robots_bytes);
+        let detail = match &self.report.outcome {
+            Some(url_report::Outcome::Failure(failure)) => failure.detail.len(),
+            _ => 0,
+        };
+        self.report.records.len() + offers + robots + detail + BESIDE
     }
 
     /// The lease that it belongs to.
     pub(crate) fn token(&self) -> Token {
         Token(self.report.token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trawl_proto::v1::{Failure, RobotsNews};
+
+    use super::*;
+
+    #[test]
+    fn all_that_may_be_large_counts() {
+        let of =
+            |report| Outgoing { report, offered: Vec::new(), life: Life::default(), room: None };
+        let robots = RobotsNews { found: Some(Found::Text(vec![0; 500_000])) };
+        let news = HostNews { robots: Some(robots), ..HostNews::default() };
+        let failure = Failure { detail: "x".repeat(2_000), ..Failure::default() };
+        let report = UrlReport {
+            host_news: Some(news),
+            outcome: Some(url_report::Outcome::Failure(failure)),
+            ..UrlReport::default()
+        };
+        assert!(of(report).bytes() >= 502_000);
     }
 }

@@ -9,7 +9,10 @@ use std::{error::Error, io, iter::successors};
 use rustls::CertificateError;
 use trawl_shared::{units::Span, url::CrawlUrl};
 
-use super::{FetchError, Timeout};
+use super::{
+    FetchError, Timeout,
+    route::{Doubt, Proxy},
+};
 
 /// What a request was on its way to.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,64 @@ pub(super) fn of_request(error: &reqwest::Error, target: &Target<'_>) -> FetchEr
         Some(error) if error.is_parse() => FetchError::Protocol { cause },
         _ => FetchError::Broken { cause },
     }
+}
+
+/// Whose failure it is, behind a proxy, that no response came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The host's: the proxy did what it could.
+    Host,
+    /// The proxy's: the host was not asked.
+    Proxy,
+    /// One of the two did that.
+    Unclear(Doubt),
+}
+
+/// Whose failure `ours` is, which was made of `error`.
+pub(super) fn blame(
+    error: &reqwest::Error,
+    ours: &FetchError,
+    proxy: &Proxy,
+    url: &CrawlUrl,
+) -> Blame {
+    match ours {
+        FetchError::NoSuchHost { host } | FetchError::Dns { host, .. } => {
+            if host.eq_ignore_ascii_case(&proxy.host) { Blame::Proxy } else { Blame::Host }
+        }
+        FetchError::ForbiddenAddress { .. } | FetchError::Internal { .. } => Blame::Host,
+        // It sends on what the host sends, and that need be no answer.
+        FetchError::Broken { .. } | FetchError::Protocol { .. } if proxy.is_asked_for(url) => {
+            Blame::Unclear(Doubt::Oddity)
+        }
+        // The connection that could not be made was the one to the proxy.
+        _ if proxy.is_asked_for(url) => Blame::Proxy,
+        FetchError::Timeout(_) => Blame::Unclear(Doubt::Silence),
+        _ => chain(error)
+            .map(ToString::to_string)
+            .find_map(|text| blame_of(&text))
+            .unwrap_or(Blame::Host),
+    }
+}
+
+/// What a link of the chain says of tunnels. Their types are not to be had, so that it
+/// is the text that counts; tests hold it.
+fn blame_of(text: &str) -> Option<Blame> {
+    let by_host = |is_by_host| if is_by_host { Blame::Host } else { Blame::Proxy };
+    if let Some(tunnel) = text.strip_prefix("tunnel error: ") {
+        return Some(by_host(tunnel == "unsuccessful"));
+    }
+    let socks = text.strip_prefix("SOCKS error: ")?;
+    let of_host = [
+        "address type not supported",
+        "connection not allowed",
+        "connection refused",
+        "general server failure",
+        "host address is more than 255 characters",
+        "host unreachable",
+        "network unreachable",
+        "ttl expired",
+    ];
+    Some(by_host(of_host.contains(&socks)))
 }
 
 /// Why a response's body ended before it was whole.

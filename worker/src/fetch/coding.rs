@@ -88,6 +88,19 @@ impl Coding {
     }
 }
 
+/// What comes out of the `chunks` of a body sent with `headers`, `limit` bytes at most, and whether
+/// that is a whole body. None if it has no coding that is undone.
+pub fn undone<'a>(
+    headers: &HeaderMap,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+    limit: usize,
+) -> Option<(Vec<u8>, bool)> {
+    let mut decoder = Decoder::new(Coding::of(headers)?);
+    let mut out = Decoded::new(0, limit);
+    let read = chunks.into_iter().try_for_each(|chunk| decoder.write(chunk, &mut out));
+    Some((out.into_bytes(), read.is_ok() && decoder.is_whole()))
+}
+
 impl Decoder {
     pub(super) fn new(coding: Coding) -> Self {
         match coding {

@@ -80,6 +80,12 @@ pub enum FetchError {
         /// What went wrong.
         cause: String,
     },
+    /// No proxy could be used; the host was not asked.
+    #[error("{}", Untrusted(cause))]
+    Proxy {
+        /// Which proxy, and what went wrong.
+        cause: String,
+    },
     /// The fetcher could not make a request of it.
     #[error("no request can be made: {}", Untrusted(cause))]
     Internal {
@@ -117,6 +123,7 @@ impl FetchError {
             Self::ForbiddenAddress { .. } => FailureKind::ForbiddenAddress,
             Self::RobotsUnavailable { .. } => FailureKind::RobotsUnavailable,
             Self::Internal { .. } => FailureKind::Internal,
+            Self::Proxy { .. } => FailureKind::Proxy,
         }
     }
 }

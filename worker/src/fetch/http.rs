@@ -1,8 +1,9 @@
 //! Fetching over HTTP/1.1 and HTTP/2, with and without TLS.
 //!
 //! One fetcher serves one crawl. It keeps a connection per host for the next
-//! request, follows no redirect, sends no cookie, tries nothing twice, and never
-//! looks at the environment's proxy variables. Addresses are checked three
+//! request, follows no redirect, sends no cookie unless the crawl says so, tries no
+//! host twice, and never looks at the environment's proxy variables. Addresses are
+//! checked three
 //! times: in the URL, in what the resolver says, and on the connection that
 //! stands. With a proxy, names are resolved and connected to by the proxy, so
 //! only addresses in URLs (and `localhost`) can be checked here; the proxy's own
@@ -19,26 +20,31 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Version,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, USER_AGENT,
+    },
 };
-use reqwest::{Client, Proxy, Request, Response, redirect, retry, tls};
-use tokio::task::yield_now;
+use reqwest::{Certificate, Client, Request, Response, redirect, retry, tls};
+use tokio::{net::TcpStream, task::yield_now, time::Instant};
 use trawl_shared::{
     clock::wall_now,
+    secret::{ProxyUrl, REDACTED},
     spec::{CrawlSpec, SpecError},
     units::Span,
     url::CrawlUrl,
 };
-use url::Url;
 
 use super::{
     Fetch, FetchError, Page, Timeout,
     body::{self, Chunks, Expected},
-    cause::{self, Target},
+    cause::{self, Blame, Target},
     coding::Coding,
+    cookies::Cookies,
     deadline::{Deadline, Limits},
+    extras::Extras,
     guard::Guard,
     resolve::{GuardedResolver, Resolver, is_localhost},
+    route::{self, Doubt, Proxy, Route, Routes},
     tls::root_certificates,
 };
 
@@ -59,7 +65,9 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 pub struct HttpFetcher(Arc<Inner>);
 
 struct Inner {
-    client: Client,
+    routes: Routes,
+    /// Resolves names as connections without a proxy do.
+    names: GuardedResolver,
     guard: Arc<Guard>,
     limits: Limits,
     body_limit: usize,
@@ -67,15 +75,17 @@ struct Inner {
     headers: HeaderMap,
     /// ... and the same as it is written.
     header_lines: Vec<u8>,
-    /// The proxy's host and port, if there is a proxy.
-    proxy: Option<String>,
+    /// What requests to some hosts have besides.
+    extras: Extras,
+    /// The cookies, if the crawl wants them.
+    cookies: Option<Cookies>,
 }
 
 impl HttpFetcher {
     /// A fetcher with a resolver of its own.
     ///
     /// # Errors
-    /// If the proxy or the user agent cannot be used.
+    /// If a proxy, a header or the user agent cannot be used.
     pub fn new(spec: &CrawlSpec) -> Result<Self, SpecError> {
         Self::with_resolver(spec, Resolver::from_system())
     }
@@ -86,15 +96,16 @@ impl HttpFetcher {
     /// As [`HttpFetcher::new`].
     pub fn with_resolver(spec: &CrawlSpec, names: Resolver) -> Result<Self, SpecError> {
         let guard = Arc::new(Guard { allow: spec.allow_net.clone() });
-        let resolver = GuardedResolver {
+        let names = GuardedResolver {
             names,
             guard: Arc::clone(&guard),
-            proxy_host: spec.proxy.as_deref().and_then(host_of).map(Arc::from),
+            proxy_host: None,
             limit: dns_limit(spec.connect_timeout),
         };
         let headers = headers(spec)?;
         Ok(Self(Arc::new(Inner {
-            client: client(spec, resolver)?,
+            routes: routes(spec, &names)?,
+            names,
             guard,
             limits: Limits {
                 connect: spec.connect_timeout,
@@ -104,7 +115,8 @@ impl HttpFetcher {
             body_limit: spec.body_limit.as_usize(),
             header_lines: header_lines(&headers),
             headers,
-            proxy: spec.proxy.as_deref().map(|proxy| host_and_port(proxy).unwrap_or_default()),
+            extras: Extras::new(spec)?,
+            cookies: spec.cookies.then(Cookies::new),
         })))
     }
 
@@ -112,15 +124,15 @@ impl HttpFetcher {
         let fetched_at = wall_now();
         let mut deadline = Deadline::new(self.0.limits);
         self.0.check_host(url)?;
-        let sending = self.0.client.execute(self.0.request(url)?);
-        let mut response = deadline
-            .wait(sending, Timeout::Answer)
-            .await?
-            .map_err(|error| cause::of_request(&error, &self.0.target(url)))?;
-        let address = self.0.peer(&response)?;
+        let extras = self.0.extras_for(url)?;
+        let (mut response, route) = self.0.response(url, &extras, &mut deadline).await?;
+        let address = route.peer(&response, &self.0.guard)?;
 
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = std::mem::take(response.headers_mut());
+        if let Some(cookies) = &self.0.cookies {
+            cookies.keep(url, &headers);
+        }
         let expected = Expected {
             coding: Coding::of(&headers),
             length: response.content_length(),
@@ -137,7 +149,7 @@ impl HttpFetcher {
             status,
             version,
             headers,
-            request_head: self.0.request_head(url, version),
+            request_head: self.0.request_head(url, &extras, version),
             wire: body.wire,
             body: body.decoded,
             truncated: body.truncated,
@@ -172,16 +184,120 @@ impl Inner {
         }
     }
 
-    /// The address that answered, which is not known behind a proxy.
-    fn peer(&self, response: &Response) -> Result<Option<SocketAddr>, FetchError> {
-        let address = response.remote_addr().filter(|_| self.proxy.is_none());
-        if let Some(address) = address {
-            self.guard.check(address.ip())?;
+    /// What the request has besides what all have. Empty for most.
+    fn extras_for(&self, url: &CrawlUrl) -> Result<HeaderMap, FetchError> {
+        let mut extras = self.extras.of(url)?;
+        if let Some(cookies) = &self.cookies
+            && let Some(header) = cookies.header(url)
+        {
+            extras.insert(COOKIE, header);
         }
-        Ok(address)
+        Ok(extras)
     }
 
-    fn request(&self, url: &CrawlUrl) -> Result<Request, FetchError> {
+    /// Sends a request for the URL and returns the response's beginning, and the way it
+    /// came. A proxy that fails is not the host's failure, and the next one is tried.
+    async fn response(
+        &self,
+        url: &CrawlUrl,
+        extras: &HeaderMap,
+        deadline: &mut Deadline,
+    ) -> Result<(Response, &Route), FetchError> {
+        let mut tried = Vec::new();
+        let mut last_failure = None;
+        loop {
+            let number = self.routes.to(url.host(), &tried, Instant::now())?;
+            let route = self.routes.get(number);
+            let Some(proxy) = &route.proxy else {
+                let sending = route.client.execute(self.request(url, extras)?);
+                let sent = deadline.wait(sending, Timeout::Answer).await?;
+                let sent = sent.map_err(|error| cause::of_request(&error, &self.target(url, None)));
+                return sent.map(|response| (response, route));
+            };
+            // The proxy's own name is resolved without a check, but not for pages.
+            if url.host().eq_ignore_ascii_case(&proxy.host) && url.address().is_none() {
+                self.names.permitted(url.host()).await?;
+            }
+            let sending = route.client.execute(self.request(url, extras)?);
+            let sent = deadline.wait(sending, Timeout::Answer).await;
+            // The proxies before took the time that this one did not get.
+            if let (Err(FetchError::Timeout(Timeout::Whole(_))), Some(cause)) =
+                (&sent, &last_failure)
+            {
+                return Err(FetchError::Proxy { cause: String::clone(cause) });
+            }
+            let failure = match self.by_proxy(url, proxy, sent, deadline).await? {
+                Ok(response) => return Ok((response, route)),
+                Err(failure) => failure,
+            };
+            proxy.failed(Instant::now());
+            tried.push(number);
+            let may_go_on = tried.len() < route::TRIES_MAX;
+            if !may_go_on || self.routes.to(url.host(), &tried, Instant::now()).is_err() {
+                return Err(FetchError::Proxy { cause: failure });
+            }
+            last_failure = Some(failure);
+        }
+    }
+
+    /// Judges what came by a proxy: an answer, why none came, or that none came in time.
+    /// The outer error is the host's, the inner one is how the proxy failed.
+    async fn by_proxy(
+        &self,
+        url: &CrawlUrl,
+        proxy: &Proxy,
+        sent: Result<reqwest::Result<Response>, FetchError>,
+        deadline: &mut Deadline,
+    ) -> Result<Result<Response, String>, FetchError> {
+        let peer = proxy.peer();
+        let (ours, blame) = match sent {
+            Ok(Ok(response)) if response.status() == 407 && proxy.is_asked_for(url) => {
+                // Any host can answer that.
+                if proxy.is_at_fault(Doubt::Oddity, url) {
+                    return Ok(Err(format!("the proxy {peer} refuses its credentials")));
+                }
+                return Ok(Ok(response));
+            }
+            Ok(Ok(response)) => {
+                proxy.worked();
+                return Ok(Ok(response));
+            }
+            Ok(Err(error)) => {
+                let ours = cause::of_request(&error, &self.target(url, Some(&peer)));
+                let blame = cause::blame(&error, &ours, proxy, url);
+                (ours, blame)
+            }
+            Err(silent) => (silent, Blame::Unclear(Doubt::Silence)),
+        };
+        let is_proxys = match blame {
+            Blame::Host => false,
+            Blame::Proxy => true,
+            Blame::Unclear(Doubt::Silence) => {
+                // If no time is left to try, it counts as one that can be reached.
+                let reached = deadline.wait(self.can_be_reached(proxy), Timeout::Answer).await;
+                reached == Ok(false) || proxy.is_at_fault(Doubt::Silence, url)
+            }
+            Blame::Unclear(doubt) => proxy.is_at_fault(doubt, url),
+        };
+        let named = || match &ours {
+            FetchError::Refused { .. } | FetchError::Connect { .. } => ours.to_string(),
+            _ => format!("the proxy {peer}: {ours}"),
+        };
+        if is_proxys { Ok(Err(named())) } else { Err(ours) }
+    }
+
+    /// Whether the proxy takes a connection, which tells its silence from a host's.
+    async fn can_be_reached(&self, proxy: &Proxy) -> bool {
+        let connecting = async {
+            let addresses = self.names.names.lookup(&proxy.host).await.ok()?;
+            let addresses = addresses.into_iter().map(|it| SocketAddr::new(it, proxy.port));
+            TcpStream::connect(addresses.collect::<Vec<_>>().as_slice()).await.ok()
+        };
+        let limit = self.limits.connect.duration();
+        tokio::time::timeout(limit, connecting).await.is_ok_and(|stream| stream.is_some())
+    }
+
+    fn request(&self, url: &CrawlUrl, extras: &HeaderMap) -> Result<Request, FetchError> {
         let internal = |cause: String| FetchError::Internal { cause };
         let parsed = url.to_url().map_err(|error| internal(error.to_string()))?;
         let mut request = Request::new(Method::GET, parsed);
@@ -189,30 +305,51 @@ impl Inner {
         if puts_host_first(url) {
             let host = HeaderValue::from_str(url.authority())
                 .map_err(|error| internal(error.to_string()))?;
-            headers.reserve(self.headers.len() + 1);
+            headers.reserve(self.headers.len() + extras.len() + 1);
             headers.insert(HOST, host);
             headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         } else {
             headers.clone_from(&self.headers);
         }
+        for (name, value) in extras {
+            headers.insert(name, value.clone());
+        }
         Ok(request)
     }
 
-    /// The request's head as it was sent. Of HTTP/2 it is the translation, and of
-    /// a request to a proxy what the proxy is to send on.
-    fn request_head(&self, url: &CrawlUrl, version: Version) -> Vec<u8> {
+    /// The request's head as it was sent, but without secrets. Of HTTP/2 it is the
+    /// translation, and of a request to a proxy what the proxy is to send on.
+    fn request_head(&self, url: &CrawlUrl, extras: &HeaderMap, version: Version) -> Vec<u8> {
         let (path, host) = (url.path_and_query().as_bytes(), url.authority().as_bytes());
         let host: [&[u8]; 3] = [b"host: ", host, b"\r\n"];
         let is_first = puts_host_first(url) || version == Version::HTTP_2;
         let (first, last) = if is_first { (host, [&[][..]; 3]) } else { ([&[][..]; 3], host) };
 
+        let with_extras = || {
+            let mut headers = self.headers.clone();
+            headers.extend(extras.clone());
+            header_lines(&headers)
+        };
+        let own = (!extras.is_empty()).then(with_extras);
+        let lines = own.as_ref().unwrap_or(&self.header_lines);
         let start: [&[u8]; 3] = [b"GET ", path, b" HTTP/1.1\r\n"];
         let end: [&[u8]; 1] = [b"\r\n"];
-        [&start[..], &first, &[&self.header_lines], &last, &end].concat().concat()
+        [&start[..], &first, &[lines], &last, &end].concat().concat()
     }
 
-    fn target<'a>(&'a self, url: &'a CrawlUrl) -> Target<'a> {
-        Target { url, proxy: self.proxy.as_deref(), connect_limit: self.limits.connect }
+    fn target<'a>(&'a self, url: &'a CrawlUrl, proxy: Option<&'a str>) -> Target<'a> {
+        Target { url, proxy, connect_limit: self.limits.connect }
+    }
+}
+
+impl Route {
+    /// The address that answered, which is not known behind a proxy.
+    fn peer(&self, response: &Response, guard: &Guard) -> Result<Option<SocketAddr>, FetchError> {
+        let address = response.remote_addr().filter(|_| self.proxy.is_none());
+        if let Some(address) = address {
+            guard.check(address.ip())?;
+        }
+        Ok(address)
     }
 }
 
@@ -246,7 +383,32 @@ fn puts_host_first(url: &CrawlUrl) -> bool {
     url.scheme() == "http"
 }
 
-fn client(spec: &CrawlSpec, resolver: GuardedResolver) -> Result<Client, SpecError> {
+/// The ways that a crawl's requests can go.
+fn routes(spec: &CrawlSpec, names: &GuardedResolver) -> Result<Routes, SpecError> {
+    let certificates = root_certificates();
+    let by = |url: &ProxyUrl| {
+        let odd = |cause: String| SpecError::new("proxy", url, cause);
+        let reqwest =
+            reqwest::Proxy::all(url.reveal()).map_err(|error| odd(cause::deepest(&error)))?;
+        let proxy = Proxy::new(url).ok_or_else(|| odd("a URL with a host is allowed".into()))?;
+        let names = GuardedResolver { proxy_host: Some((&*proxy.host).into()), ..names.clone() };
+        let client = client(spec, names, certificates.clone(), Some(reqwest))?;
+        Ok(Route { client, proxy: Some(proxy) })
+    };
+    let mut routes: Vec<Route> = spec.all_proxies().map(by).collect::<Result<_, SpecError>>()?;
+    if routes.is_empty() {
+        let client = client(spec, names.clone(), certificates, None)?;
+        routes.push(Route { client, proxy: None });
+    }
+    Ok(Routes::new(routes))
+}
+
+fn client(
+    spec: &CrawlSpec,
+    resolver: GuardedResolver,
+    certificates: Vec<Certificate>,
+    proxy: Option<reqwest::Proxy>,
+) -> Result<Client, SpecError> {
     // Silence and the whole fetch are timed by `deadline`; decompression is
     // switched off should some other crate have switched it on.
     let mut builder = Client::builder()
@@ -267,11 +429,10 @@ fn client(spec: &CrawlSpec, resolver: GuardedResolver) -> Result<Client, SpecErr
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_ignore_invalid_headers_in_responses(true)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .tls_certs_only(root_certificates())
+        .tls_certs_only(certificates)
         .tls_version_min(tls::Version::TLS_1_2);
-    if let Some(proxy) = &spec.proxy {
-        let odd = |error: reqwest::Error| SpecError::new("proxy", proxy, cause::deepest(&error));
-        builder = builder.proxy(Proxy::all(proxy).map_err(odd)?);
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(proxy);
     }
     // No setting of a crawl is known to make it fail.
     builder.build().map_err(|error| SpecError::new("fetch", "HTTP", cause::deepest(&error)))
@@ -289,7 +450,8 @@ fn headers(spec: &CrawlSpec) -> Result<HeaderMap, SpecError> {
 
 fn header_lines(headers: &HeaderMap) -> Vec<u8> {
     let line = |(name, value): (&http::HeaderName, &HeaderValue)| {
-        [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat()
+        let value = if value.is_sensitive() { REDACTED.as_bytes() } else { value.as_bytes() };
+        [name.as_str().as_bytes(), b": ", value, b"\r\n"].concat()
     };
     headers.iter().flat_map(line).collect()
 }
@@ -298,16 +460,6 @@ fn header_lines(headers: &HeaderMap) -> Vec<u8> {
 /// their silence is not mistaken for the host's.
 fn dns_limit(connect: Span) -> Span {
     Span::millis(connect.as_millis() * 4 / 5)
-}
-
-fn host_of(proxy: &str) -> Option<String> {
-    Url::parse(proxy).ok()?.host_str().map(str::to_ascii_lowercase)
-}
-
-fn host_and_port(proxy: &str) -> Option<String> {
-    let url = Url::parse(proxy).ok()?;
-    let default = if url.scheme().starts_with("socks") { 1080 } else { 80 };
-    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default().unwrap_or(default)))
 }
 
 #[cfg(test)]

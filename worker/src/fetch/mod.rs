@@ -8,12 +8,15 @@
 mod body;
 mod cause;
 mod coding;
+mod cookies;
 mod deadline;
 mod error;
+mod extras;
 mod guard;
 mod http;
 mod resolve;
 mod robots;
+mod route;
 mod tls;
 
 #[cfg(test)]
@@ -35,11 +38,12 @@ use trawl_shared::{page::Truncated, url::CrawlUrl};
 
 pub use self::{
     body::RATE_MIN,
+    coding::undone,
     error::{FetchError, Timeout},
     guard::{Guard, is_public},
     http::HttpFetcher,
     resolve::Resolver,
-    robots::{RobotsCache, Rules, fetch_rules},
+    robots::{RobotsTxt, fetch_robots},
 };
 
 /// The longest wait that a host can ask for. Longer ones are cut to it.
@@ -80,7 +84,8 @@ pub struct Page {
     pub version: Version,
     /// The headers of the answer.
     pub headers: HeaderMap,
-    /// The request line and headers as sent, in HTTP/1.1 form, with the empty line.
+    /// The request line and headers as sent, in HTTP/1.1 form, with the empty line;
+    /// in the place of secrets it says so.
     pub request_head: Vec<u8>,
     /// The body as received: transfer coding undone, content coding kept.
     pub wire: Bytes,

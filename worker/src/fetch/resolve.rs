@@ -47,7 +47,11 @@ const TTL_MIN: Duration = Duration::from_secs(30);
 /// ... and for at most that long.
 const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long the absence of a name is believed.
+/// How long the absence of a name is believed at least, so that a page full of links to
+/// nowhere asks once, ...
+const NEGATIVE_TTL_MIN: Duration = Duration::from_secs(30);
+
+/// ... and at most.
 const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Looks names up. Clones share one cache.
@@ -160,6 +164,7 @@ fn set_options(options: &mut ResolverOpts) {
     options.cache_size = ANSWERS_MAX;
     options.positive_min_ttl = Some(TTL_MIN);
     options.positive_max_ttl = Some(TTL_MAX);
+    options.negative_min_ttl = Some(NEGATIVE_TTL_MIN);
     options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
     // The hosts file is asked by us, because hickory would still ask the name
     // server for the IPv6 address of a name that the file has an IPv4 one for.
@@ -186,7 +191,7 @@ pub(super) struct GuardedResolver {
 }
 
 impl GuardedResolver {
-    async fn permitted(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
+    pub(super) async fn permitted(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
         let late = |_| FetchError::Dns {
             host: host.to_owned(),
             cause: format!("nothing came within {}", self.limit),

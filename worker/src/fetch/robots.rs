@@ -1,130 +1,84 @@
-//! robots.txt: fetched, read and remembered (RFC 9309).
+//! robots.txt: fetched (RFC 9309). What its rules say is
+//! [`trawl_shared::robots`]' affair.
 //!
 //! A robots.txt that could not be had allows nothing, and one that a host does
 //! not have allows everything. It is fetched like any page, so the same guards
 //! and limits hold; its redirects are followed here, as its rules are those of
 //! the host that was asked first.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, LOCATION};
-use moka::sync::Cache;
-use robotxt::Robots;
-use trawl_shared::url::{CrawlUrl, HostKey};
+use tokio::time::{Instant, sleep, timeout};
+use trawl_shared::{
+    robots::{BYTES_MAX, Rules, read_part},
+    units::Span,
+    url::CrawlUrl,
+};
 
-use super::{Fetch, FetchError, Page, WAIT_MAX};
-
-/// Bytes of a robots.txt that are read; RFC 9309 asks for no less.
-const BYTES_MAX: usize = 500 * 1024;
+use super::{Fetch, FetchError, Page, Timeout};
 
 /// Redirects that are followed; beyond, there are no rules.
 const REDIRECTS_MAX: usize = 5;
 
-/// How long rules are used before they are fetched again.
-const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// What a host answered for its robots.txt, whoever asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RobotsTxt {
+    /// The file, cut at a line's end if it is longer than is read; none if the host
+    /// has none.
+    pub text: Option<Bytes>,
+}
 
-/// Bytes of rules that a host is reckoned to have. One with more counts as
-/// several hosts in the cache.
-const HOST_BYTES: usize = 8 * 1024;
-
-/// One host's rules for one crawler.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules(Robots);
-
-/// The rules of hosts lately fetched from. Bounded, and no rules older than 24
-/// hours. Clones are the same cache.
-#[derive(Clone, Debug)]
-pub struct RobotsCache(Cache<(u32, HostKey), Arc<Rules>>);
-
-impl Rules {
-    /// The rules that `text` has for the crawler of that product token. Any bytes
-    /// are a robots.txt, if perhaps one without rules.
-    pub fn parse(text: &[u8], product_token: &str) -> Self {
-        Self(Robots::parse(&cut_agents(text), product_token))
-    }
-
-    /// The rules of a host that has none.
-    pub fn allow_all() -> Self {
-        Self(Robots::allow_all())
-    }
-
-    /// Whether the URL, which is of the rules' host, may be fetched.
-    pub fn allowed(&self, url: &CrawlUrl) -> bool {
-        self.0.is_allowed(url.path_and_query())
-    }
-
-    /// The line that forbids a URL of the rules' host, if it is not allowed.
-    pub fn forbidden_by(&self, url: &CrawlUrl) -> Option<String> {
-        let rule = self.0.matching_rule(url.path_and_query());
-        if self.allowed(url) {
-            return None;
+impl RobotsTxt {
+    /// Its rules for the crawler of that product token.
+    pub fn rules(&self, product_token: &str) -> Rules {
+        match &self.text {
+            Some(text) => Rules::parse(text, product_token),
+            None => Rules::allow_all(),
         }
-        let pattern = rule.map_or("/", |rule| rule.pattern());
-        Some(format!("Disallow: {pattern} (for {})", self.0.user_agent()))
-    }
-
-    /// The wait between two fetches that the host asks for, at most a day.
-    pub fn crawl_delay(&self) -> Option<Duration> {
-        self.0.crawl_delay().map(|delay| delay.min(WAIT_MAX))
-    }
-
-    /// As how many hosts the rules count in the cache.
-    fn weight(&self) -> u32 {
-        let rules: usize = self.0.rules().iter().map(|rule| rule.pattern().len() + 32).sum();
-        let sitemaps: usize = self.0.sitemaps().iter().map(|url| url.as_str().len() + 88).sum();
-        u32::try_from(1 + (rules + sitemaps) / HOST_BYTES).unwrap_or(u32::MAX)
     }
 }
 
-impl RobotsCache {
-    /// An empty cache for that many hosts, the least used of which are forgotten.
-    pub fn new(hosts: u64) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(hosts)
-            .weigher(|_, rules: &Arc<Rules>| rules.weight())
-            .time_to_live(TTL);
-        Self(cache.build())
-    }
-
-    /// The host's rules in the crawl, if they are remembered.
-    pub fn get(&self, crawl: u32, host: &HostKey) -> Option<Arc<Rules>> {
-        self.0.get(&(crawl, host.clone()))
-    }
-
-    /// Forgets all rules.
-    pub fn clear(&self) {
-        self.0.invalidate_all();
-    }
-
-    /// Remembers the host's rules, and hands them back.
-    pub fn insert(&self, crawl: u32, host: HostKey, rules: Rules) -> Arc<Rules> {
-        let rules = Arc::new(rules);
-        self.0.insert((crawl, host), Arc::clone(&rules));
-        rules
-    }
-}
-
-/// Fetches and reads the rules of the page's host.
+/// Fetches the robots.txt of the page's host. It waits for `pause` before it follows a
+/// redirect, and gives up when the fetches have taken `limit` in all. Returns also how
+/// long they took; the pauses, which say nothing of the host, count in neither.
 ///
 /// # Errors
-/// If they could not be had: nothing may be fetched from the host until they
-/// can. The error is [`FetchError::RobotsUnavailable`], unless the host itself
-/// could not be reached.
-pub async fn fetch_rules<F: Fetch>(
+/// If it could not be had: nothing may be fetched from the host until it can.
+/// The error is [`FetchError::RobotsUnavailable`], unless the host itself could
+/// not be reached, or could not even be asked.
+pub async fn fetch_robots<F: Fetch>(
     fetcher: &F,
     page_url: &CrawlUrl,
-    product_token: &str,
-) -> Result<Rules, FetchError> {
+    pause: Duration,
+    limit: Span,
+) -> (Result<RobotsTxt, FetchError>, Duration) {
+    let mut took = Duration::ZERO;
+    let fetched = follow(fetcher, page_url, pause, limit, &mut took).await;
+    (fetched, took)
+}
+
+async fn follow<F: Fetch>(
+    fetcher: &F,
+    page_url: &CrawlUrl,
+    pause: Duration,
+    limit: Span,
+    took: &mut Duration,
+) -> Result<RobotsTxt, FetchError> {
     let mut url = page_url.join("/robots.txt").map_err(|error| unavailable(error.to_string()))?;
     for hop in 0..=REDIRECTS_MAX {
+        if hop > 0 {
+            sleep(pause).await;
+        }
+        let (began, left) = (Instant::now(), limit.duration().saturating_sub(*took));
         // One byte more shows whether the last line is whole.
-        let page = match fetcher.get_at_least(&url, BYTES_MAX + 1).await {
-            Ok(page) => page,
-            Err(error) if hop == 0 && is_about_the_host(&error) => return Err(error),
-            Err(error) => return Err(unavailable(error.to_string())),
-        };
+        let fetched = timeout(left, fetcher.get_at_least(&url, BYTES_MAX + 1)).await;
+        *took += began.elapsed();
+        let too_long = |_| Err(FetchError::Timeout(Timeout::Whole(limit)));
+        let page = fetched.unwrap_or_else(too_long).map_err(|error| for_host(error, hop))?;
         match page.status {
-            200..=299 => return Ok(Rules::parse(text(&page)?, product_token)),
+            200..=299 => return Ok(RobotsTxt { text: Some(text(&page)?) }),
             300..=399 => match location(&page) {
                 Some(next) if next != url => url = next,
                 _ => break,
@@ -133,28 +87,25 @@ pub async fn fetch_rules<F: Fetch>(
             status => return Err(unavailable(format!("status {status}"))),
         }
     }
-    Ok(Rules::allow_all())
+    Ok(RobotsTxt::default())
+}
+
+/// What the error of a hop means for the host that was asked first.
+fn for_host(error: FetchError, hop: usize) -> FetchError {
+    match error {
+        // No host is to blame for these.
+        FetchError::Proxy { .. } | FetchError::Internal { .. } => error,
+        // The host is there, and only this file is not to be had.
+        FetchError::Broken { .. } | FetchError::Protocol { .. } => unavailable(error.to_string()),
+        // What keeps the file from us would keep the host's pages from us too, ...
+        _ if hop == 0 => error,
+        // ... but another host's troubles are not this one's.
+        _ => unavailable(error.to_string()),
+    }
 }
 
 fn unavailable(cause: String) -> FetchError {
     FetchError::RobotsUnavailable { cause }
-}
-
-/// Whether the host's pages would fail for the same reason.
-fn is_about_the_host(error: &FetchError) -> bool {
-    match error {
-        FetchError::NoSuchHost { .. }
-        | FetchError::Dns { .. }
-        | FetchError::Refused { .. }
-        | FetchError::Connect { .. }
-        | FetchError::Tls { .. }
-        | FetchError::Timeout(_)
-        | FetchError::ForbiddenAddress { .. }
-        | FetchError::Internal { .. } => true,
-        FetchError::Broken { .. }
-        | FetchError::Protocol { .. }
-        | FetchError::RobotsUnavailable { .. } => false,
-    }
 }
 
 fn location(page: &Page) -> Option<CrawlUrl> {
@@ -164,7 +115,7 @@ fn location(page: &Page) -> Option<CrawlUrl> {
 
 /// The file's text, as far as it is to be trusted: what cannot be decoded would
 /// read as a file without rules, and half a line as another rule.
-fn text(page: &Page) -> Result<&[u8], FetchError> {
+fn text(page: &Page) -> Result<Bytes, FetchError> {
     use trawl_shared::page::Truncated;
 
     let is_coded =
@@ -175,73 +126,16 @@ fn text(page: &Page) -> Result<&[u8], FetchError> {
     match page.truncated {
         _ if is_undecoded => Err(unavailable("its content coding is unknown".into())),
         Some(Truncated::Unspecified) => Err(unavailable("its content coding is broken".into())),
-        Some(Truncated::Length) if page.body.len() <= BYTES_MAX => {
-            let end = page.body.iter().rposition(|byte| is_line_end(*byte)).unwrap_or(0);
-            Ok(&page.body[..end])
+        truncated => {
+            let is_cut = truncated == Some(Truncated::Length);
+            Ok(page.body.slice(..read_part(&page.body, is_cut).len()))
         }
-        _ => Ok(&page.body),
     }
-}
-
-const fn is_line_end(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r' | 0)
-}
-
-/// Cuts every User-agent value at the first byte that no product token has, so
-/// that `User-agent: MyBot/1.0` speaks to MyBot. robotxt would compare the whole
-/// of it, and take silence for consent.
-fn cut_agents(text: &[u8]) -> Cow<'_, [u8]> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut out = Vec::new();
-    let mut copied = 0;
-    let mut start = 0;
-    for line in text.split_inclusive(|byte| is_line_end(*byte)) {
-        if let Some(value) = agent_value(line) {
-            out.extend_from_slice(&text[copied..start]);
-            out.extend_from_slice(b"user-agent:");
-            out.extend_from_slice(token(value));
-            out.push(b'\n');
-            copied = start + line.len();
-        }
-        start += line.len();
-    }
-    if copied == 0 {
-        return Cow::Borrowed(text);
-    }
-    out.extend_from_slice(&text[copied..]);
-    Cow::Owned(out)
-}
-
-/// What a User-agent line says, in all the ways that robotxt knows to write one.
-fn agent_value(line: &[u8]) -> Option<&[u8]> {
-    let line = line.trim_ascii();
-    let keys: [&[u8]; 3] = [b"user-agent", b"user agent", b"useragent"];
-    let after = keys.into_iter().find_map(|key| {
-        let (start, rest) = line.split_at_checked(key.len())?;
-        start.eq_ignore_ascii_case(key).then_some(rest)
-    })?;
-    let value = after.trim_ascii_start();
-    match value.strip_prefix(b":") {
-        Some(value) => Some(value.trim_ascii_start()),
-        None => (value.len() < after.len()).then_some(value),
-    }
-}
-
-/// The product token that a value begins with; `*` only if it stands alone.
-fn token(value: &[u8]) -> &[u8] {
-    if let [b'*', rest @ ..] = value
-        && rest.first().is_none_or(|byte| byte.is_ascii_whitespace() || *byte == b'#')
-    {
-        return b"*";
-    }
-    let is_token = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_');
-    let end = value.iter().position(|byte| !is_token(byte)).unwrap_or(value.len());
-    &value[..end]
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::{collections::HashMap, sync::Arc};
 
     use bytes::Bytes;
     use http::{HeaderMap, Version};
@@ -249,14 +143,16 @@ mod tests {
     use trawl_shared::{outcome::FailureKind, page::Truncated};
 
     use super::*;
-    use crate::fetch::Timeout;
 
-    /// Pages by URL; everything else is no host.
+    /// Pages by URL, which take as long as they say; everything else is no host.
     #[derive(Clone, Default)]
     struct Canned(Arc<HashMap<&'static str, Result<Page, FetchError>>>);
 
     impl Fetch for Canned {
         async fn get(&self, url: &CrawlUrl) -> Result<Page, FetchError> {
+            if let Some(Ok(page)) = self.0.get(url.as_str()) {
+                sleep(page.elapsed).await;
+            }
             let none = || FetchError::NoSuchHost { host: url.authority().into() };
             let found = self.0.get(url.as_str()).cloned().unwrap_or_else(|| Err(none()));
             found.map(|page| Page { url: url.clone(), ..page })
@@ -286,22 +182,20 @@ mod tests {
 
     const ROBOTS: &str = "http://site.example/robots.txt";
 
-    #[test]
-    fn the_line_that_forbids_a_url_is_told() {
-        let text = b"User-agent: *\nDisallow: /p\nAllow: /public\n";
-        let rules = Rules::parse(text, "trawl");
-        let line = |path| rules.forbidden_by(&format!("http://a.example{path}").parse().unwrap());
-        assert_eq!(line("/private").as_deref(), Some("Disallow: /p (for *)"));
-        assert_eq!(line("/public"), None);
-        assert_eq!(line("/"), None);
-    }
-
     async fn rules(
         pages: Vec<(&'static str, Result<Page, FetchError>)>,
     ) -> Result<Rules, FetchError> {
+        timed_rules(pages).await.0
+    }
+
+    async fn timed_rules(
+        pages: Vec<(&'static str, Result<Page, FetchError>)>,
+    ) -> (Result<Rules, FetchError>, Duration) {
         let fetcher = Canned(Arc::new(pages.into_iter().collect()));
         let page_url = CrawlUrl::parse("http://site.example/a/b?c").unwrap();
-        fetch_rules(&fetcher, &page_url, "MyBot").await
+        let (pause, limit) = (Duration::from_secs(10), Span::secs(5));
+        let (fetched, took) = fetch_robots(&fetcher, &page_url, pause, limit).await;
+        (fetched.map(|robots| robots.rules("MyBot")), took)
     }
 
     async fn of(answer: Page) -> Result<Rules, FetchError> {
@@ -310,10 +204,6 @@ mod tests {
 
     fn allowed(rules: &Rules, path: &str) -> bool {
         rules.allowed(&CrawlUrl::parse(&format!("http://site.example{path}")).unwrap())
-    }
-
-    fn says(text: &str, path: &str) -> bool {
-        allowed(&Rules::parse(text.as_bytes(), "MyBot"), path)
     }
 
     #[tokio::test]
@@ -334,7 +224,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn redirects_are_followed_across_hosts_five_times() {
         let urls = [
             ROBOTS,
@@ -367,7 +257,7 @@ mod tests {
         assert_eq!(rules(to_503).await.unwrap_err().kind(), FailureKind::RobotsUnavailable);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_dead_host_is_reported_as_dead() {
         let cause = || "x".to_owned();
         for (error, kind) in [
@@ -383,12 +273,48 @@ mod tests {
             let answer = rules(vec![(ROBOTS, Err(error.clone()))]).await;
             assert_eq!(answer.unwrap_err().kind(), kind, "{error}");
             // Another host's troubles are not this one's.
-            let pages = vec![
-                (ROBOTS, Ok(redirect("http://other.example/"))),
-                ("http://other.example/", Err(error)),
-            ];
-            assert_eq!(rules(pages).await.unwrap_err().kind(), FailureKind::RobotsUnavailable);
+            let kind = by_redirect(error).await;
+            assert_eq!(kind, FailureKind::RobotsUnavailable);
         }
+    }
+
+    async fn by_redirect(error: FetchError) -> FailureKind {
+        let other = "http://other.example/";
+        rules(vec![(ROBOTS, Ok(redirect(other))), (other, Err(error))]).await.unwrap_err().kind()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_hosts_failure_stays_that() {
+        let cause = || "x".to_owned();
+        for error in [FetchError::Proxy { cause: cause() }, FetchError::Internal { cause: cause() }]
+        {
+            assert_eq!(by_redirect(error.clone()).await, error.kind());
+            assert_eq!(rules(vec![(ROBOTS, Err(error.clone()))]).await, Err(error));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn redirects_have_a_pause_before_each_and_one_limit_for_all() {
+        let slow = |page: Page| Page { elapsed: Duration::from_secs(2), ..page };
+        let second = "http://site.example/2";
+        let mut pages = vec![(ROBOTS, Ok(slow(redirect(second))))];
+        pages.push((second, Ok(slow(page(200, b"User-agent: *\nDisallow: /")))));
+        let began = Instant::now();
+        let (found, took) = timed_rules(pages.clone()).await;
+        assert!(!allowed(&found.unwrap(), "/x"));
+        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2, 2 + 10 + 2));
+
+        let third = "http://site.example/3";
+        pages[1].1 = Ok(slow(redirect(third)));
+        pages.push((third, Ok(slow(page(200, b"")))));
+        let began = Instant::now();
+        let (found, took) = timed_rules(pages).await;
+        assert_eq!(found.unwrap_err().to_string(), "robots.txt cannot be had: not done within 5s");
+        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2 + 1, 2 + 10 + 2 + 10 + 1));
+
+        let endless = Page { elapsed: Duration::MAX, ..page(200, b"") };
+        let error = of(endless).await.unwrap_err();
+        assert_eq!(error, FetchError::Timeout(Timeout::Whole(Span::secs(5))));
     }
 
     #[tokio::test]
@@ -401,37 +327,6 @@ mod tests {
             b":::::\n\n\n*:*\nUser-agent\nDisallow /",
         ] {
             assert!(allowed(&of(page(200, body)).await.unwrap(), "/x"), "{body:?}");
-        }
-        let mut random = fastrand::Rng::with_seed(3);
-        let words = [
-            "User-agent",
-            "user agent ",
-            "useragent",
-            "Disallow",
-            "Allow",
-            "Crawl-delay",
-            "Sitemap",
-            ":",
-            "*",
-            "/",
-            "$",
-            "#",
-            "\n",
-            "\r",
-            "\0",
-            " ",
-            "MyBot",
-            "%",
-            "%2",
-            "%ff",
-            "é",
-            "\u{feff}",
-        ];
-        for _ in 0..3_000 {
-            let text: String = (0..40).map(|_| words[random.usize(..words.len())]).collect();
-            let _ = says(&text, "/a%2fb?c=*$");
-            let bytes: Vec<u8> = (0..60).map(|_| random.u8(..)).collect();
-            let _ = Rules::parse(&bytes, "MyBot").crawl_delay();
         }
     }
 
@@ -462,99 +357,16 @@ mod tests {
         assert!(!allowed(&of(cut).await.unwrap(), "/x"));
     }
 
-    #[test]
-    fn only_the_first_500_kib_count() {
+    #[tokio::test]
+    async fn the_first_500_kib_count_up_to_a_lines_end() {
         let filler = "# filler\n".repeat(BYTES_MAX / 9 - 10);
-        let text = format!("User-agent: *\nDisallow: /early\n{filler}");
-        assert!(!says(&text, "/early"));
-        let text = format!("{text}{filler}Disallow: /late\n");
-        assert!(!says(&text, "/early") && says(&text, "/late"));
-    }
-
-    #[test]
-    fn agents_are_compared_by_product_token() {
-        for text in [
-            "User-agent: MyBot\nDisallow: /",
-            "User-agent: MyBot/1.0\nDisallow: /",
-            "User-agent: MyBot # us\r\nDisallow: /\r\n",
-            "User-agent: mybot Foo\nDisallow: /",
-            "\u{feff}User-agent: MyBot/2\nDisallow: /",
-            "user agent : MyBot\rDisallow: /",
-            "USERAGENT MyBot\0Disallow: /",
-            "  User-agent\t:\tMyBot;q\nDisallow: /",
-            "User-agent: *\nDisallow: /",
-            "User-agent: * # all\nDisallow: /",
-            "User-agent: A\nUser-agent: MyBot\nDisallow: /",
-            "User-agent: A\nSitemap: https://e.com/s\nUser-agent: *\nDisallow: /",
-            "User-agent: Other\nAllow: /\n\nUser-agent: MyBot\nDisallow: /",
-            "User-agent: *\nAllow: /\n\nUser-agent: MyBot/1\nDisallow: /",
-        ] {
-            assert!(!says(text, "/p"), "{text:?}");
-        }
-        for text in [
-            "User-agent: *foo\nDisallow: /",
-            "User-agentfoo: MyBot\nDisallow: /",
-            "User-agent:\nDisallow: /",
-            "User-agent: MyBotter\nDisallow: /",
-            "User-agent: My\nDisallow: /",
-            "User-agent: 1MyBot\nDisallow: /",
-            "User-agent: *\nDisallow: /\n\nUser-agent: MyBot\nDisallow:",
-            "Disallow: /",
-        ] {
-            assert!(says(text, "/p"), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn the_longest_rule_wins() {
-        let text =
-            "User-agent: *\nDisallow: /\nAllow: /a\nDisallow: /a/b\nAllow: /*.html$\nDisallow: /q?";
-        for (path, want) in [
-            ("/", false),
-            ("/a", true),
-            ("/a/b", false),
-            ("/a/c", true),
-            ("/x/y.html", true),
-            ("/x/y.html?z", false),
-            ("/robots.txt", true),
-        ] {
-            assert_eq!(says(text, path), want, "{path}");
-        }
-        assert!(!says("User-agent: *\nDisallow: /caf\u{e9}", "/caf%C3%A9"));
-        assert!(!says("User-agent: *\nDisallow: /%7ejoe", "/~joe/"));
-    }
-
-    #[test]
-    fn the_delay_is_at_most_a_day() {
-        let delay = |text: &str| {
-            Rules::parse(format!("User-agent: *\nCrawl-delay: {text}").as_bytes(), "MyBot")
-                .crawl_delay()
-        };
-        assert_eq!(delay("2.5"), Some(Duration::from_millis(2_500)));
-        assert_eq!(delay("1e18"), Some(Duration::from_secs(86_400)));
-        for odd in ["", "-1", "NaN", "inf", "soon"] {
-            assert_eq!(delay(odd), None, "{odd:?}");
-        }
-        assert_eq!(Rules::allow_all().crawl_delay(), None);
-    }
-
-    #[test]
-    fn the_cache_is_bounded_by_hosts_and_by_size() {
-        let host = |number: usize| HostKey::trusted(format!("http://{number}.example"));
-        let cache = RobotsCache::new(100);
-        let small = Rules::parse(b"User-agent: *\nDisallow: /x", "MyBot");
-        assert_eq!(cache.insert(1, host(0), small.clone()), cache.get(1, &host(0)).unwrap());
-        assert_eq!(cache.get(2, &host(0)), None);
-
-        let many: String = (0..20_000).map(|n| format!("Disallow: /{n:06}\n")).collect();
-        let large = Rules::parse(format!("User-agent: *\n{many}").as_bytes(), "MyBot");
-        assert_eq!((small.weight(), Rules::allow_all().weight()), (1, 1));
-        assert!(large.weight() > 50, "{}", large.weight());
-        for number in 0..1_000 {
-            let rules = if number % 2 == 0 { &small } else { &large };
-            cache.insert(1, host(number), rules.clone());
-        }
-        cache.0.run_pending_tasks();
-        assert!(cache.0.weighted_size() <= 100);
+        let text = |text: String| page(200, text.into_bytes().leak());
+        let short = format!("User-agent: *\nDisallow: /early\n{filler}");
+        assert!(!allowed(&of(text(short.clone())).await.unwrap(), "/early"));
+        let long = of(text(format!("{short}{filler}Disallow: /late\n"))).await.unwrap();
+        assert!(!allowed(&long, "/early") && allowed(&long, "/late"));
+        let across = "#".repeat(BYTES_MAX - short.len() - 12);
+        let across = of(text(format!("{short}{across}\nAllow: /early/but/this\n"))).await.unwrap();
+        assert!(!allowed(&across, "/early/but/this"));
     }
 }

@@ -153,6 +153,41 @@ pub(super) fn spec() -> CrawlSpec {
     }
 }
 
+/// A SOCKS5 proxy (RFC 1928) that takes everybody. It answers a request with `code`, and
+/// for 0 with this site's answers, whatever host it was asked for. Returns its address and
+/// the hosts that it was asked for.
+pub(super) async fn socks_proxy(
+    code: u8,
+    site: SocketAddr,
+) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let hosts = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let hosts = Arc::clone(&hosts);
+            tokio::spawn(async move {
+                let mut bytes = [0; 512];
+                stream.read_exact(&mut bytes[..3]).await.unwrap();
+                stream.write_all(&[5, 0]).await.unwrap();
+                let length = stream.read(&mut bytes).await.unwrap();
+                let host = match bytes[3] {
+                    3 => String::from_utf8_lossy(&bytes[5..length - 2]).into_owned(),
+                    kind => format!("an address of kind {kind}"),
+                };
+                hosts.lock().unwrap().push(host);
+                stream.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+                if code == 0 {
+                    let mut site = TcpStream::connect(site).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut site).await;
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
 /// What a name server says.
 pub(super) enum Reply {
     Addresses(Vec<IpAddr>),

@@ -8,10 +8,10 @@
 //! which those of its "replacement" encoding count as unknown: browsers show
 //! nothing of such a page, and a crawl loses nothing by a guess.
 
-use std::{borrow::Cow, str};
+use std::{borrow::Cow, str, time::Duration};
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{DecoderResult, Encoding, UTF_8};
+use encoding_rs::{DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use trawl_shared::page::{Charset, CharsetSource};
 
 use super::prescan::prescan;
@@ -20,6 +20,23 @@ use super::prescan::prescan;
 /// it better, only slower: it reads some 20 MB a second.
 const GUESS_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes that are read between two looks at the clock.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// CPU time that a page may have taken when it becomes text. Garbage takes 40 ns a
+/// byte; megabytes of text take a tenth of this.
+const TIME_MAX: Duration = Duration::from_millis(100);
+
+/// Bytes of text that are made of bytes that are not UTF-8.
+const TEXT_BYTES_MAX: usize = 40 * 1024 * 1024;
+
+/// Bytes of room that is made for them at once.
+const ROOM_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes that each charset of a list is tried on. One that fits these is used, and
+/// what follows and does not fit is replaced.
+const TRIED_BYTES_MAX: usize = 256 * 1024;
+
 /// The encoding of a label such as `latin1`, if it has one.
 pub(super) fn encoding(label: &[u8]) -> Option<&'static Encoding> {
     Encoding::for_label_no_replacement(label)
@@ -27,38 +44,48 @@ pub(super) fn encoding(label: &[u8]) -> Option<&'static Encoding> {
 
 /// What a body says, and how that was found.
 #[derive(Debug)]
-pub(super) struct Decoded<'a> {
+pub struct Decoded<'a> {
     /// The text, without a byte order mark. Valid UTF-8 is borrowed.
-    pub(super) text: Cow<'a, str>,
+    pub text: Cow<'a, str>,
     /// How the bytes were read.
-    pub(super) charset: Charset,
+    pub charset: Charset,
+    /// Whether they were so odd that there was no time for all of them.
+    pub cut: bool,
 }
 
 /// Reads `body`, sent as `content_type`. `list` is tried in order on a body that
 /// declares nothing; `is_whole` tells that the body was not cut, so that half a
-/// character at its end is an error.
-pub(super) fn decode<'a>(
+/// character at its end is an error. `clock` tells the CPU time spent on the page.
+pub fn decode<'a>(
     body: &'a [u8],
     content_type: Option<&str>,
     list: &[&'static Encoding],
     is_whole: bool,
+    clock: &dyn Fn() -> Duration,
 ) -> Decoded<'a> {
     if let Some((encoding, mark)) = Encoding::for_bom(body) {
-        return lossily(&body[mark..], encoding, CharsetSource::Mark);
+        return lossily(&body[mark..], encoding, CharsetSource::Mark, clock);
     }
     if let Some(encoding) = content_type.and_then(header_encoding) {
-        return lossily(body, encoding, CharsetSource::Header);
+        return lossily(body, encoding, CharsetSource::Header, clock);
     }
     if let Some(encoding) = prescan(body) {
-        return lossily(body, encoding, CharsetSource::Meta);
+        return lossily(body, encoding, CharsetSource::Meta, clock);
+    }
+    if let Some(encoding) = wide(body) {
+        return lossily(body, encoding, CharsetSource::Guess, clock);
     }
     for &encoding in list {
-        if let Some(text) = strictly(body, encoding, is_whole) {
+        if let Some((head, _)) = body.split_at_checked(TRIED_BYTES_MAX) {
+            if strictly(head, encoding, false).is_some() {
+                return lossily(body, encoding, CharsetSource::List, clock);
+            }
+        } else if let Some(text) = strictly(body, encoding, is_whole) {
             let lossy = false;
             return decoded(text, encoding, CharsetSource::List, lossy);
         }
     }
-    guess(body, is_whole)
+    guess(body, is_whole, clock)
 }
 
 fn decoded<'a>(
@@ -68,12 +95,34 @@ fn decoded<'a>(
     lossy: bool,
 ) -> Decoded<'a> {
     let name = encoding.name().to_owned();
-    Decoded { text, charset: Charset { name, by, lossy } }
+    Decoded { text, charset: Charset { name, by, lossy }, cut: false }
 }
 
-fn lossily<'a>(body: &'a [u8], encoding: &'static Encoding, by: CharsetSource) -> Decoded<'a> {
-    let (text, lossy) = encoding.decode_without_bom_handling(body);
-    decoded(text, encoding, by, lossy)
+fn lossily<'a>(
+    body: &'a [u8],
+    encoding: &'static Encoding,
+    by: CharsetSource,
+    clock: &dyn Fn() -> Duration,
+) -> Decoded<'a> {
+    if let Some(text) = (encoding == UTF_8).then(|| str::from_utf8(body).ok()).flatten() {
+        return decoded(Cow::Borrowed(text), encoding, by, false);
+    }
+    let mut decoder = encoding.new_decoder_without_bom_handling();
+    let (mut text, mut lossy) = (String::with_capacity(body.len()), false);
+    let mut rest = body;
+    let may_go_on = |text: &str| text.len() < TEXT_BYTES_MAX && clock() < TIME_MAX;
+    while !rest.is_empty() && (rest.len() == body.len() || may_go_on(&text)) {
+        let (piece, after) = rest.split_at(rest.len().min(PIECE_BYTES));
+        rest = after;
+        let room = decoder.max_utf8_buffer_length(piece.len()).unwrap_or(3 * piece.len());
+        if text.capacity() - text.len() < room {
+            // Not twice as much each time, as it would be by itself.
+            text.reserve_exact(room.max(ROOM_BYTES.min(3 * rest.len())));
+        }
+        let (_, _, had_errors) = decoder.decode_to_string(piece, &mut text, rest.is_empty());
+        lossy |= had_errors;
+    }
+    Decoded { cut: !rest.is_empty(), ..decoded(Cow::Owned(text), encoding, by, lossy) }
 }
 
 /// The text, if `encoding` fits every byte. What a cut body's last character
@@ -94,13 +143,13 @@ fn strictly<'a>(
     (result == DecoderResult::InputEmpty).then_some(Cow::Owned(text))
 }
 
-fn guess(body: &[u8], is_whole: bool) -> Decoded<'_> {
+fn guess<'a>(body: &'a [u8], is_whole: bool, clock: &dyn Fn() -> Duration) -> Decoded<'a> {
     let error = match str::from_utf8(body) {
         Ok(text) => return decoded(Cow::Borrowed(text), UTF_8, CharsetSource::Guess, false),
         Err(error) => error,
     };
     if !is_whole && error.error_len().is_none() {
-        return lossily(body, UTF_8, CharsetSource::Guess);
+        return lossily(body, UTF_8, CharsetSource::Guess, clock);
     }
     let start = Encoding::ascii_valid_up_to(body);
     let rest = &body[start..];
@@ -112,7 +161,23 @@ fn guess(body: &[u8], is_whole: bool) -> Decoded<'_> {
     // UTF-8 with a broken byte is not UTF-8 to the detector, unless it has not
     // come to that byte: what it saw is then valid, and the rest gets replaced.
     let encoding = detector.guess(None, Utf8Detection::Allow);
-    lossily(body, encoding, CharsetSource::Guess)
+    lossily(body, encoding, CharsetSource::Guess, clock)
+}
+
+/// The UTF-16 of a page that begins with a tag but not with a byte order mark. In any
+/// other encoding it would begin with NULs.
+fn wide(body: &[u8]) -> Option<&'static Encoding> {
+    let begins = |unit: fn([u8; 2]) -> u16| {
+        let units = body.chunks_exact(2).map(|bytes| unit([bytes[0], bytes[1]]));
+        let mut chars = units.map_while(|unit| u8::try_from(unit).ok());
+        let first = chars.find(|byte| !byte.is_ascii_whitespace());
+        let tag = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'!' | b'?');
+        first == Some(b'<') && chars.next().is_some_and(tag)
+    };
+    if begins(u16::from_le_bytes) {
+        return Some(UTF_16LE);
+    }
+    begins(u16::from_be_bytes).then_some(UTF_16BE)
 }
 
 /// The encoding that a Content-Type header names.
@@ -159,10 +224,15 @@ mod tests {
 
     fn read(body: &[u8], content_type: Option<&str>, list: &[&str]) -> (String, String) {
         let list: Vec<_> = list.iter().map(|label| encoding(label.as_bytes()).unwrap()).collect();
-        let decoded = decode(body, content_type, &list, true);
+        let decoded = decode(body, content_type, &list, true, &still);
         let charset = decoded.charset;
         let lossy = if charset.lossy { " lossy" } else { "" };
         (decoded.text.into_owned(), format!("{} {:?}{lossy}", charset.name, charset.by))
+    }
+
+    /// A clock on which nothing takes time.
+    fn still() -> Duration {
+        Duration::ZERO
     }
 
     fn bytes(hex: &str) -> Vec<u8> {
@@ -267,24 +337,64 @@ mod tests {
     fn half_a_character_at_the_end_of_a_cut_body_is_no_error() {
         let half = "中国 é".as_bytes();
         let half = &half[..half.len() - 1];
-        let cut = decode(half, None, &[], false);
+        let cut = decode(half, None, &[], false, &still);
         assert_eq!(cut.text, "中国 \u{fffd}");
         assert_eq!((cut.charset.name.as_str(), cut.charset.lossy), ("UTF-8", true));
 
         let gbk = bytes("d6d0 b9");
         let list = [encoding(b"gbk").unwrap()];
-        assert_eq!(decode(&gbk, None, &list, false).text, "中");
-        assert_eq!(decode(&gbk, None, &list, false).charset.by, CharsetSource::List);
-        assert_eq!(decode(&gbk, None, &list, true).charset.by, CharsetSource::Guess);
+        assert_eq!(decode(&gbk, None, &list, false, &still).text, "中");
+        assert_eq!(decode(&gbk, None, &list, false, &still).charset.by, CharsetSource::List);
+        assert_eq!(decode(&gbk, None, &list, true, &still).charset.by, CharsetSource::Guess);
     }
 
     #[test]
     fn valid_utf8_is_not_copied() {
         let page = "<meta charset=utf-8>é".as_bytes();
         for header in [None, Some("text/html;charset=utf-8")] {
-            assert!(matches!(decode(page, header, &[], true).text, Cow::Borrowed(_)));
+            assert!(matches!(decode(page, header, &[], true, &still).text, Cow::Borrowed(_)));
         }
-        assert!(matches!(decode("é".as_bytes(), None, &[], true).text, Cow::Borrowed(_)));
+        assert!(matches!(decode("é".as_bytes(), None, &[], true, &still).text, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn utf_16_without_a_mark_is_known_by_its_first_tag() {
+        for (text, is_wide) in [
+            ("<!doctype html><title>é", true),
+            (" \n<p>漢字", true),
+            ("<?php ", true),
+            ("漢字", false),
+            ("< p", false),
+            ("<", false),
+        ] {
+            let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            for (bytes, name) in [(little, "UTF-16LE"), (big, "UTF-16BE")] {
+                let (got, how) = read(&bytes, None, &[]);
+                let want = format!("{name} Guess");
+                assert_eq!((got == text, how == want), (is_wide, is_wide), "{text} {how}");
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_is_read_as_long_as_there_is_time() {
+        let garbage = vec![0xff; 3 * PIECE_BYTES];
+        let late = || TIME_MAX;
+        let cut = decode(&garbage, Some("text/html;charset=utf-8"), &[], true, &late);
+        assert!(cut.cut && cut.charset.lossy);
+        assert_eq!(cut.text.chars().count(), PIECE_BYTES);
+        let whole = decode(&garbage, Some("text/html;charset=utf-8"), &[], true, &still);
+        assert_eq!((whole.text.chars().count(), whole.cut), (3 * PIECE_BYTES, false));
+    }
+
+    #[test]
+    fn a_character_may_lie_across_two_pieces() {
+        let text = "日本".repeat(PIECE_BYTES);
+        let (bytes, _, _) = encoding_rs::SHIFT_JIS.encode(&text);
+        let odd = [b"x", &bytes[..]].concat();
+        let read = decode(&odd, Some("text/html;charset=shift_jis"), &[], true, &still);
+        assert!(read.text[1..] == text && !read.charset.lossy);
     }
 
     #[test]

@@ -6,15 +6,16 @@
 //! page in another charset has its queries encoded in that one is left out, as
 //! hardly a server of today expects it.
 
-use std::{borrow::Cow, collections::HashSet, ops::ControlFlow, time::Duration};
+use std::{borrow::Cow, collections::HashMap, ops::ControlFlow, time::Duration};
 
 use trawl_shared::{
     spec::LinkKind,
-    url::{Base, CrawlUrl},
+    url::{Base, CrawlUrl, URL_BYTES_MAX},
 };
 use url::Url;
 
 use super::{
+    directives::is_nofollow,
     reference,
     scan::{Found, Wanted, scan},
 };
@@ -26,20 +27,42 @@ pub use trawl_shared::page::OUTLINKS_MAX;
 const REFERENCES_MAX: usize = 2 * OUTLINKS_MAX;
 
 /// Bytes of all outlinks of a page that are kept. A page with more is cut there.
-const OUTLINKS_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) const OUTLINKS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of a reference, as written. Longer ones are no links: a URL is at most
-/// [`trawl_shared::url::URL_BYTES_MAX`] long.
+/// [`URL_BYTES_MAX`] long.
 const REFERENCE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of all different references that are kept.
+const REFERENCES_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// CPU time that a page may have taken when its scan ends. Usual ones of the size
+/// that is read at most take a third of it.
+const SCAN_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// CPU time that a page may have taken when its links are joined to their base.
+const JOIN_TIME_MAX: Duration = Duration::from_millis(250);
+
+/// References that are joined between two looks at the clock.
+const JOINS_PER_LOOK: usize = 16;
 
 /// Bytes of a title, as written, that are looked at.
 const TITLE_BYTES_MAX: usize = 64 * 1024;
+
+/// Elements that may hold directives, of which a page has one or two.
+const METAS_MAX: usize = 32;
+
+/// Bytes of their names and contents that are looked at.
+const META_BYTES_MAX: usize = 4 * 1024;
 
 /// Characters of a title that are kept.
 const TITLE_CHARS_MAX: usize = 1_000;
 
 /// Characters of a `rel` that are kept.
 const REL_CHARS_MAX: usize = 200;
+
+/// Bytes of a `rel`, as written, that are looked at.
+const REL_BYTES_MAX: usize = 4 * 1024;
 
 /// A link that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +73,10 @@ pub struct FoundLink {
     pub kind: LinkKind,
     /// Its element's `rel`, white space folded; none if it is missing or empty.
     pub rel: Option<String>,
+    /// Whether every link to the URL asks not to follow it.
+    pub nofollow: bool,
+    /// When what it leads to changed last, as a sitemap or a feed has written it.
+    pub lastmod: Option<String>,
 }
 
 /// What a page leads to.
@@ -57,6 +84,8 @@ pub struct FoundLink {
 pub(super) struct Links {
     pub(super) title: Option<String>,
     pub(super) outlinks: Vec<FoundLink>,
+    /// Name and content of the `<meta>` elements that are for the crawler.
+    pub(super) metas: Vec<(String, String)>,
     /// Whether the page was not read to its end.
     pub(super) cut: bool,
 }
@@ -70,25 +99,17 @@ pub(super) fn links(
     clock: &dyn Fn() -> Duration,
 ) -> Links {
     let mut finder = Finder::default();
-    let is_late = || clock() >= time_max(text.len());
+    let is_late = || clock() >= SCAN_TIME_MAX;
     let is_whole = scan(text, wanted, &is_late, &mut |found| finder.take(found));
     let mut outlinks = Vec::new();
     // A canonical URL can always be parsed.
     let are_all = url.to_url().is_ok_and(|document| {
         let base = finder.base.and_then(|href| base(href, &document)).unwrap_or(document);
-        join(&finder.references, &Base::new(base), &mut outlinks)
+        join(&finder.references, &Base::new(base), &mut outlinks, clock)
     });
     let cut = !is_whole || !are_all || outlinks.len() > OUTLINKS_MAX;
     outlinks.truncate(OUTLINKS_MAX);
-    Links { title: finder.title, outlinks, cut }
-}
-
-/// CPU time that a text of so many bytes may take; usual ones take a third of
-/// their part.
-fn time_max(text_bytes: usize) -> Duration {
-    const LEAST: Duration = Duration::from_millis(200);
-    const BYTES_PER_MILLI: usize = 100 * 1000;
-    LEAST.max(Duration::from_millis((text_bytes / BYTES_PER_MILLI) as u64))
+    Links { title: finder.title, outlinks, metas: finder.metas, cut }
 }
 
 /// A link as written: its base is not known before the page's end.
@@ -96,12 +117,16 @@ struct Reference<'t> {
     href: Cow<'t, str>,
     kind: LinkKind,
     rel: Option<&'t str>,
+    nofollow: bool,
 }
 
 #[derive(Default)]
 struct Finder<'t> {
     references: Vec<Reference<'t>>,
-    seen: HashSet<Cow<'t, str>>,
+    /// Where each reference stands in `references`.
+    seen: HashMap<Cow<'t, str>, usize>,
+    bytes: usize,
+    metas: Vec<(String, String)>,
     base: Option<&'t str>,
     title: Option<String>,
 }
@@ -123,6 +148,15 @@ impl<'t> Finder<'t> {
                 };
                 if let Some(href) = href {
                     return self.reference(href, LinkKind::MetaRefresh, None);
+                }
+            }
+            Found::Meta { name, content } => {
+                if self.metas.len() < METAS_MAX {
+                    let value = |raw: &str| {
+                        let raw = &raw[..raw.floor_char_boundary(META_BYTES_MAX)];
+                        reference::attribute(raw).into_owned()
+                    };
+                    self.metas.push((value(name), value(content)));
                 }
             }
             Found::Base { href } => {
@@ -147,13 +181,20 @@ impl<'t> Finder<'t> {
             Cow::Borrowed(href) => Cow::Borrowed(essence(href)),
             Cow::Owned(href) => Cow::Owned(essence(&href).to_owned()),
         };
-        if has_other_scheme(&href) || !self.seen.insert(href.clone()) {
+        if href.len() > URL_BYTES_MAX || has_other_scheme(&href) {
             return ControlFlow::Continue(());
         }
-        if self.references.len() >= REFERENCES_MAX {
+        let nofollow = rel.is_some_and(|rel| is_nofollow(&self::rel(rel)));
+        if let Some(first) = self.seen.get(&href) {
+            self.references[*first].nofollow &= nofollow;
+            return ControlFlow::Continue(());
+        }
+        self.bytes += href.len();
+        if self.references.len() >= REFERENCES_MAX || self.bytes > REFERENCES_BYTES_MAX {
             return ControlFlow::Break(());
         }
-        self.references.push(Reference { href, kind, rel });
+        self.seen.insert(href.clone(), self.references.len());
+        self.references.push(Reference { href, kind, rel, nofollow });
         ControlFlow::Continue(())
     }
 }
@@ -192,9 +233,18 @@ fn base(href: &str, document: &Url) -> Option<Url> {
 
 /// Adds the distinct URLs of `references`; returns whether these are all. With a
 /// long base, short references make long URLs.
-fn join(references: &[Reference<'_>], base: &Base, links: &mut Vec<FoundLink>) -> bool {
+fn join(
+    references: &[Reference<'_>],
+    base: &Base,
+    links: &mut Vec<FoundLink>,
+    clock: &dyn Fn() -> Duration,
+) -> bool {
     let (mut bytes_left, mut are_all) = (OUTLINKS_BYTES_MAX, true);
-    for reference in references {
+    for (count, reference) in references.iter().enumerate() {
+        if count % JOINS_PER_LOOK == JOINS_PER_LOOK - 1 && clock() >= JOIN_TIME_MAX {
+            are_all = false;
+            break;
+        }
         let Ok(url) = base.join(&reference.href) else { continue };
         let rel = reference.rel.map(rel).filter(|rel| !rel.is_empty());
         let bytes = url.as_str().len() + rel.as_ref().map_or(0, String::len);
@@ -203,18 +253,26 @@ fn join(references: &[Reference<'_>], base: &Base, links: &mut Vec<FoundLink>) -
             break;
         }
         bytes_left -= bytes;
-        links.push(FoundLink { url, kind: reference.kind, rel });
+        let (kind, nofollow) = (reference.kind, reference.nofollow);
+        links.push(FoundLink { url, kind, rel, nofollow, lastmod: None });
     }
-    let mut seen = HashSet::with_capacity(links.len());
-    let is_first: Vec<bool> = links.iter().map(|link| seen.insert(link.url.as_str())).collect();
+    let mut seen = HashMap::with_capacity(links.len());
+    let firsts: Vec<usize> = links
+        .iter()
+        .enumerate()
+        .map(|(at, link)| *seen.entry(link.url.as_str()).or_insert(at))
+        .collect();
     drop(seen);
-    let mut is_first = is_first.into_iter();
+    for (at, first) in firsts.iter().enumerate() {
+        links[*first].nofollow &= links[at].nofollow;
+    }
+    let mut is_first = firsts.iter().enumerate().map(|(at, first)| at == *first);
     links.retain(|_| is_first.next().unwrap_or(false));
     are_all
 }
 
 fn rel(raw: &str) -> String {
-    let raw = &raw[..raw.floor_char_boundary(REFERENCE_BYTES_MAX)];
+    let raw = &raw[..raw.floor_char_boundary(REL_BYTES_MAX)];
     reference::folded(&reference::attribute(raw), REL_CHARS_MAX)
 }
 
@@ -255,7 +313,8 @@ mod tests {
 
     fn find(text: &str, follow: &[LinkKind]) -> Links {
         let url = CrawlUrl::parse("http://h.test/d/p?q").unwrap();
-        links(text, &url, &Wanted::new(follow).unwrap(), &|| Duration::ZERO)
+        let wanted = Wanted::new(follow).unwrap().of("mybot");
+        links(text, &url, &wanted, &|| Duration::ZERO)
     }
 
     /// The URLs on the page `http://h.test/d/p?q`; those of its host by path.
@@ -458,6 +517,50 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_followed_unless_all_links_to_its_url_ask_not_to() {
+        let page = "<a href=a rel=nofollow>1</a><a href=b rel='NoFollow me'>2</a><a href=a>3</a>\
+                    <a href=c rel='ugc sponsored'>4</a><a href=/d/b rel=nofollow>5</a>\
+                    <a href=d rel=nofollow>6</a><a href=/d/d>7</a><a href=e rel=no&#102;ollow>8</a>";
+        let links = find(page, &[LinkKind::A]).outlinks;
+        let links: Vec<_> =
+            links.iter().map(|link| (&link.url.as_str()[16..], link.nofollow)).collect();
+        assert_eq!(links, [("a", false), ("b", true), ("c", false), ("d", false), ("e", true)]);
+    }
+
+    #[test]
+    fn metas_that_may_hold_directives() {
+        let page = "<meta name=robots content='no&#105;ndex'><META CONTENT=x NAME=MyBot>\
+                    <meta name=x><meta content=y><template><meta name=robots content=z></template>\
+                    <noscript><meta name=robots content=nofollow></noscript>";
+        let metas = find(page, &[LinkKind::A]).metas;
+        let metas: Vec<_> = metas.iter().map(|(name, content)| (&**name, &**content)).collect();
+        assert_eq!(metas, [("robots", "noindex"), ("MyBot", "x"), ("robots", "nofollow")]);
+        let many = find(&"<meta name=robots content=x>".repeat(100), &[]);
+        assert_eq!((many.metas.len(), many.cut), (METAS_MAX, false));
+    }
+
+    #[test]
+    fn feeds_and_sitemaps_that_a_page_names() {
+        let page = "<link rel=alternate type=application/rss+xml href=1>\
+                    <link rel=alternate type='Application/Atom+XML; x' href=2>\
+                    <link rel=alternate type=text/html href=3><link rel=alternate href=4>\
+                    <link rel=sitemap type=application/xml href=5>";
+        let found = |follow: &[LinkKind]| {
+            let links = find(page, follow).outlinks;
+            let of = |link: &FoundLink| (link.kind, link.url.as_str()[16..].to_owned());
+            links.iter().map(of).collect::<Vec<_>>()
+        };
+        let (feed, alternate) = (LinkKind::Feed, LinkKind::LinkAlternate);
+        let want = |links: &[(LinkKind, &str)]| {
+            links.iter().map(|(kind, url)| (*kind, (*url).to_owned())).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[feed]), want(&[(feed, "1"), (feed, "2")]));
+        assert_eq!(found(&[LinkKind::Sitemap]), want(&[(LinkKind::Sitemap, "5")]));
+        let all = [(feed, "1"), (feed, "2"), (alternate, "3"), (alternate, "4")];
+        assert_eq!(found(&[feed, alternate]), want(&all));
+    }
+
+    #[test]
     fn kinds_that_are_asked_for() {
         let page = "<link rel='Prev NEXT' href=1><link rel=canonical href=2>\
                     <link rel=alternate href=3><link rel='alternate stylesheet' href=4>\
@@ -518,6 +621,7 @@ mod tests {
             ("<title>a<b>b</b></titles></title>", Some("a<b>b</b></titles>")),
             ("<body><title>x</title><title>y</title>", Some("x")),
             ("<svg><title>y</title></svg><title>x</title>", Some("x")),
+            ("<svg/><title>x</title>", Some("x")),
             ("<template><title>y</title></template><title>x</title>", Some("x")),
             ("<!-- <title>y</title> --><title>x", Some("x")),
             ("<title></title><title>y</title>", None),

@@ -11,31 +11,41 @@ mod prescan;
 
 mod links;
 
+mod directives;
+
+mod feed;
+
 mod scan;
 
 mod reference;
 
 mod extract;
 
+mod simhash;
+
 mod tree;
 
 mod clock;
-
-use std::cell::OnceCell;
 
 use encoding_rs::Encoding;
 use http::header::{CONTENT_TYPE, LOCATION};
 use serde_json::{Map, Value};
 use trawl_shared::{
     page::Charset,
-    spec::{CrawlSpec, SpecError},
+    spec::{CrawlSpec, DirectivesPolicy, LinkKind, SpecError},
     url::CrawlUrl,
 };
 
 use crate::fetch::Page;
 
-pub use self::links::{FoundLink, OUTLINKS_MAX};
-use self::{clock::cpu_time, extract::Extractor, scan::Wanted};
+pub use self::{
+    charset::{Decoded, decode},
+    links::{FoundLink, OUTLINKS_MAX},
+};
+use self::{clock::cpu_time, directives::Directives, extract::Extractor, feed::List, scan::Wanted};
+
+/// Bytes of a body that are read. They may become three times as many of text.
+const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Reads the pages of a crawl.
 #[derive(Debug)]
@@ -43,6 +53,13 @@ pub struct Parser {
     wanted: Wanted,
     charsets: Vec<&'static Encoding>,
     extractor: Extractor,
+    product_token: String,
+    directives: DirectivesPolicy,
+    /// Which lists of URLs are read.
+    lists: Vec<LinkKind>,
+    list_bytes: usize,
+    /// Whether texts are compared, so that their SimHash is wanted.
+    compares: bool,
 }
 
 /// What a page says.
@@ -56,6 +73,12 @@ pub struct Parsed {
     /// Where it leads, each URL once, in document order, and at most
     /// [`OUTLINKS_MAX`]. A link to the page itself is one of them.
     pub outlinks: Vec<FoundLink>,
+    /// What the page asks of the crawler, such as `noindex`: its headers first, then
+    /// its elements.
+    pub directives: Vec<String>,
+    /// The SimHash of the document's text; none for what is not HTML, and for a crawl
+    /// that does not look for traps.
+    pub simhash: Option<u64>,
     /// Where a redirect leads.
     pub location: Option<CrawlUrl>,
     /// Whether a limit of size or time kept links or fields from being found.
@@ -79,39 +102,95 @@ impl Parser {
             })
         };
         let unfit = |_| SpecError::new("follow", "", "this build cannot look for these links");
+        let is_list = |kind: &&LinkKind| matches!(kind, LinkKind::Sitemap | LinkKind::Feed);
         Ok(Self {
-            wanted: Wanted::new(&spec.follow).map_err(unfit)?,
+            wanted: Wanted::new(&spec.follow).map_err(unfit)?.of(spec.product_token()),
             charsets: spec.charsets.iter().map(encoding).collect::<Result<_, _>>()?,
             extractor: Extractor::new(&spec.extract)?,
+            product_token: spec.product_token().to_owned(),
+            directives: spec.directives,
+            lists: spec.follow.iter().filter(is_list).copied().collect(),
+            list_bytes: spec.body_limit.as_usize().min(feed::BYTES_MAX),
+            compares: spec.traps.enabled,
         })
     }
 
-    /// Reads a page. Only answers of status 2xx with HTML have outlinks, a title
-    /// and fields, and only those of status 3xx lead elsewhere.
+    /// Reads a page. Only answers of status 2xx have outlinks: HTML, and sitemaps and
+    /// feeds if the crawl follows them. HTML has a title and fields besides, and only
+    /// answers of status 3xx lead elsewhere.
     pub fn parse(&self, page: &Page) -> Parsed {
+        let mut directives = Directives::new(&self.product_token);
+        directives.headers(&page.headers);
         match page.status {
-            200..300 if is_html(page) => self.html(page),
-            300..400 => Parsed { location: location(page), ..Parsed::default() },
-            _ => Parsed::default(),
+            200..300 if is_html(page) => self.html(page, directives),
+            200..300 => self.list(page, directives),
+            300..400 => Parsed {
+                location: location(page),
+                directives: directives.into_words(),
+                ..Parsed::default()
+            },
+            _ => Parsed { directives: directives.into_words(), ..Parsed::default() },
         }
     }
 
-    fn html(&self, page: &Page) -> Parsed {
-        // It starts with the first look at it, which most pages end without: it is a
-        // system call.
-        let start = OnceCell::new();
-        let clock = || {
-            let now = cpu_time();
-            now.saturating_sub(*start.get_or_init(|| now))
+    /// Reads a sitemap or a feed; anything else has no links.
+    fn list(&self, page: &Page, directives: Directives) -> Parsed {
+        let none = |directives: Directives| Parsed {
+            directives: directives.into_words(),
+            ..Parsed::default()
         };
-        if !self.extractor.is_empty() {
-            clock();
+        if self.lists.is_empty() || !feed::may_be_list(&page.body, &page.url) {
+            return none(directives);
         }
-        let is_whole = page.truncated.is_none();
+        let start = cpu_time();
+        let clock = || cpu_time().saturating_sub(start);
+        let (body, is_whole) = feed::unzipped(&page.body, self.list_bytes);
+        let is_whole = is_whole && page.truncated.is_none();
         let content_type = content_type(page);
         let decoded =
-            charset::decode(&page.body, content_type.as_deref(), &self.charsets, is_whole);
-        let links = links::links(&decoded.text, &page.url, &self.wanted, &clock);
+            charset::decode(&body, content_type.as_deref(), &self.charsets, is_whole, &clock);
+        let list = List::of(&decoded.text, &page.url);
+        let Some(list) = list.filter(|list| self.lists.contains(&list.kind())) else {
+            return none(directives);
+        };
+        let mut links = list.links(&decoded.text, &page.url, &clock);
+        // A sitemap is made for crawlers; that it is kept from an index says nothing of what
+        // it lists.
+        if list.kind() == LinkKind::Feed {
+            self.obey(&directives, &mut links);
+        }
+        Parsed {
+            charset: Some(decoded.charset),
+            outlinks: links.outlinks,
+            directives: directives.into_words(),
+            cut: links.cut || decoded.cut || !is_whole,
+            ..Parsed::default()
+        }
+    }
+
+    /// Marks the links that are not to be followed.
+    fn obey(&self, directives: &Directives, links: &mut links::Links) {
+        let is_obeyed = self.directives == DirectivesPolicy::Obey;
+        let is_for_all = directives.forbid_following();
+        for link in &mut links.outlinks {
+            link.nofollow = is_obeyed && (link.nofollow || is_for_all);
+        }
+    }
+
+    fn html(&self, page: &Page, mut directives: Directives) -> Parsed {
+        let start = cpu_time();
+        let clock = || cpu_time().saturating_sub(start);
+        let body = page.body.get(..BODY_BYTES_MAX).unwrap_or(&page.body);
+        let is_read = body.len() == page.body.len();
+        let is_whole = is_read && page.truncated.is_none();
+        let content_type = content_type(page);
+        let decoded =
+            charset::decode(body, content_type.as_deref(), &self.charsets, is_whole, &clock);
+        let mut links = links::links(&decoded.text, &page.url, &self.wanted, &clock);
+        for (name, content) in &links.metas {
+            directives.meta(name, content);
+        }
+        self.obey(&directives, &mut links);
         let fields = match self.extractor.is_empty() {
             true => extract::Fields::default(),
             false => self.extractor.fields(&decoded.text, &clock),
@@ -120,8 +199,10 @@ impl Parser {
             title: links.title,
             charset: Some(decoded.charset),
             outlinks: links.outlinks,
+            directives: directives.into_words(),
+            simhash: self.compares.then(|| simhash::simhash(&decoded.text)),
             location: None,
-            cut: links.cut || fields.cut,
+            cut: links.cut || fields.cut || decoded.cut || !is_read,
             fields: fields.fields,
         }
     }
@@ -348,8 +429,54 @@ mod tests {
             LinkKind::LinkCanonical,
             LinkKind::LinkAlternate,
             LinkKind::MetaRefresh,
+            LinkKind::Sitemap,
+            LinkKind::Feed,
         ];
         Parser::new(&CrawlSpec { follow, ..CrawlSpec::default() }).unwrap();
+    }
+
+    #[test]
+    fn directives_of_headers_and_elements_hold_together() {
+        let parse = |directives, body: &[u8]| {
+            let user_agent = "MyBot/1".to_owned();
+            let spec = CrawlSpec { directives, user_agent, ..CrawlSpec::default() };
+            let mut page = page(200, Some("text/html"), body);
+            page.headers.append("x-robots-tag", HeaderValue::from_static("other: nofollow"));
+            page.headers.append("x-robots-tag", HeaderValue::from_static("noarchive"));
+            let parsed = Parser::new(&spec).unwrap().parse(&page);
+            let marks: Vec<_> = parsed.outlinks.iter().map(|link| link.nofollow).collect();
+            (parsed.directives, marks)
+        };
+        let links = "<a href=x rel=nofollow><a href=y>";
+        let own = format!("<meta name=mybot content=nofollow>{links}");
+        let (obey, ignore) = (DirectivesPolicy::Obey, DirectivesPolicy::Ignore);
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        assert_eq!(parse(obey, links.as_bytes()), (words(&["noarchive"]), vec![true, false]));
+        let both = words(&["noarchive", "nofollow"]);
+        assert_eq!(parse(obey, own.as_bytes()), (both.clone(), vec![true, true]));
+        assert_eq!(parse(ignore, own.as_bytes()), (both, vec![false, false]));
+    }
+
+    #[test]
+    fn lists_are_read_if_they_are_followed() {
+        let sitemap = b"<?xml version='1.0'?><urlset><url><loc>/x</loc></url></urlset>";
+        let feed = b"<rss><channel><item><link>/y</link></item></channel></rss>";
+        let found = |follow: &[LinkKind], body: &[u8], header: &'static str| {
+            let spec = CrawlSpec { follow: follow.to_vec(), ..CrawlSpec::default() };
+            let mut page = page(200, Some("application/xml"), body);
+            page.headers.insert("x-robots-tag", HeaderValue::from_static(header));
+            let parsed = Parser::new(&spec).unwrap().parse(&page);
+            let links = parsed.outlinks.iter();
+            links.map(|link| (link.kind, link.nofollow)).collect::<Vec<_>>()
+        };
+        let both = [LinkKind::Sitemap, LinkKind::Feed];
+        assert_eq!(found(&both, sitemap, ""), [(LinkKind::Sitemap, false)]);
+        assert_eq!(found(&both, sitemap, "none"), [(LinkKind::Sitemap, false)]);
+        assert_eq!(found(&both, feed, ""), [(LinkKind::Feed, false)]);
+        assert_eq!(found(&both, feed, "none"), [(LinkKind::Feed, true)]);
+        assert_eq!(found(&both, b"<svg/>", ""), []);
+        assert_eq!(found(&[LinkKind::Feed], sitemap, ""), []);
+        assert_eq!(found(&[LinkKind::A], feed, ""), []);
     }
 
     #[test]

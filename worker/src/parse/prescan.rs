@@ -80,7 +80,9 @@ impl Cursor<'_> {
             }
             names.push(name);
         }
-        Some(found.filter(|_| is_pragma || !needs_pragma).map(as_declared))
+        let found = found.filter(|_| is_pragma || !needs_pragma).map(as_declared);
+        // That anyone should mean this one is a mistake.
+        Some(found.map(|found| if found == X_USER_DEFINED { WINDOWS_1252 } else { found }))
     }
 
     /// The next attribute of a tag, its name and value in lower case; the inner
@@ -145,15 +147,9 @@ impl Cursor<'_> {
     }
 }
 
-/// UTF-16 cannot be declared in ASCII bytes, and x-user-defined is a mistake.
+/// UTF-16 cannot be declared in ASCII bytes.
 fn as_declared(found: &'static Encoding) -> &'static Encoding {
-    if found == UTF_16LE || found == UTF_16BE {
-        UTF_8
-    } else if found == X_USER_DEFINED {
-        WINDOWS_1252
-    } else {
-        found
-    }
+    if found == UTF_16LE || found == UTF_16BE { UTF_8 } else { found }
 }
 
 /// The label in the `content` of a `<meta>`, as in `text/html; charset=utf-8`.

@@ -27,9 +27,12 @@ use trawl_shared::spec::LinkKind;
 /// or attributes of one tag (some 280,000). A page that needs more is cut there.
 const MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes read between two looks at the clock. Most pages are read at once, without
-/// a look.
-const PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes read between two looks at the clock.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Bytes of a title or a `<noscript>` in which its end is looked for. What is longer
+/// is taken to end there.
+const CONTENT_BYTES_MAX: usize = 256 * 1024;
 
 /// `<noscript>`s of a page that are looked into. Each costs a few microseconds.
 const NOSCRIPTS_MAX: u32 = 1_000;
@@ -46,6 +49,8 @@ pub(super) enum Found<'t> {
     Link { kind: LinkKind, href: &'t str, rel: Option<&'t str> },
     /// The `content` of a `<meta http-equiv=refresh>`.
     Refresh { content: &'t str },
+    /// The name and the content of a `<meta>` that is for robots, or for this one.
+    Meta { name: &'t str, content: &'t str },
     /// The `href` of a `<base>`.
     Base { href: &'t str },
     /// The text of the first `<title>`.
@@ -57,6 +62,8 @@ pub(super) enum Found<'t> {
 pub(super) struct Wanted {
     selectors: Vec<(Selector, Tag)>,
     rels: Vec<LinkKind>,
+    /// The product token that a `<meta>` may be named by.
+    agent: String,
 }
 
 /// A kind of tag that is looked at.
@@ -66,22 +73,25 @@ enum Tag {
     Link(LinkKind, &'static str),
     /// `<link>`
     Rel,
+    Refresh,
+    /// A `<meta>` with a name.
     Meta,
     Base,
-    /// A `<title>` in an `<svg>`: a tooltip. Comes before it comes as a title.
-    SvgTitle,
     Title,
+    /// Its titles are tooltips.
+    Svg,
     Noscript,
     Template,
 }
 
 impl Wanted {
-    /// Looks for links of the kinds in `follow`, the base, and the title.
+    /// Looks for links of the kinds in `follow`, the base, directives, and the title.
     pub(super) fn new(follow: &[LinkKind]) -> Result<Self, SelectorError> {
         let mut tags = vec![
             ("base", Tag::Base),
-            ("svg title", Tag::SvgTitle),
+            ("meta[name]", Tag::Meta),
             ("title", Tag::Title),
+            ("svg", Tag::Svg),
             ("noscript", Tag::Noscript),
             ("template", Tag::Template),
         ];
@@ -92,8 +102,12 @@ impl Wanted {
                 LinkKind::Area => ("area", Tag::Link(kind, "href")),
                 LinkKind::Iframe => ("iframe", Tag::Link(kind, "src")),
                 LinkKind::Frame => ("frame", Tag::Link(kind, "src")),
-                LinkKind::MetaRefresh => ("meta", Tag::Meta),
-                LinkKind::LinkNext | LinkKind::LinkCanonical | LinkKind::LinkAlternate => {
+                LinkKind::MetaRefresh => ("meta", Tag::Refresh),
+                LinkKind::LinkNext
+                | LinkKind::LinkCanonical
+                | LinkKind::LinkAlternate
+                | LinkKind::Sitemap
+                | LinkKind::Feed => {
                     rels.push(kind);
                     ("link", Tag::Rel)
                 }
@@ -103,7 +117,13 @@ impl Wanted {
             }
         }
         let parse = |(name, tag): (&str, Tag)| name.parse().map(|selector| (selector, tag));
-        Ok(Self { selectors: tags.into_iter().map(parse).collect::<Result<_, _>>()?, rels })
+        let selectors = tags.into_iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Self { selectors, rels, agent: String::new() })
+    }
+
+    /// Looks also for the directives of the crawler of that product token.
+    pub(super) fn of(self, product_token: &str) -> Self {
+        Self { agent: product_token.to_owned(), ..self }
     }
 }
 
@@ -116,8 +136,7 @@ pub(super) fn scan<'t>(
     is_late: &dyn Fn() -> bool,
     find: &mut dyn FnMut(Found<'t>) -> ControlFlow<()>,
 ) -> bool {
-    let mut scan =
-        Scan { wanted, is_late, find, is_titled: false, is_tooltip: false, noscripts: 0 };
+    let mut scan = Scan { wanted, is_late, find, is_titled: false, noscripts: 0 };
     scan.markup(text, 0)
 }
 
@@ -126,7 +145,6 @@ struct Scan<'t, 's> {
     is_late: &'s dyn Fn() -> bool,
     find: &'s mut dyn FnMut(Found<'t>) -> ControlFlow<()>,
     is_titled: bool,
-    is_tooltip: bool,
     noscripts: u32,
 }
 
@@ -135,19 +153,22 @@ impl<'t> Scan<'t, '_> {
     fn markup(&mut self, text: &'t str, depth: u32) -> bool {
         let (wanted, is_late) = (self.wanted, self.is_late);
         let scan = RefCell::new(self);
-        let templates = Rc::new(Cell::new(0));
+        let (svgs, templates) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let memory = MemorySettings::new()
             .with_preallocated_parsing_buffer_size(0)
             .with_max_allowed_memory_usage(MEMORY_BYTES_MAX);
         let mut settings = Settings::new().with_strict(false).with_memory_settings(memory);
         for (selector, tag) in &wanted.selectors {
-            let (scan, templates) = (&scan, Rc::clone(&templates));
+            let (scan, svgs, templates) = (&scan, Rc::clone(&svgs), Rc::clone(&templates));
             let handler = move |element: &mut Element<'_, '_>| {
-                if *tag == Tag::Template {
-                    return enter_template(element, &templates);
-                }
-                if templates.get() > 0 {
-                    return Ok(());
+                match tag {
+                    Tag::Svg => return enter(element, &svgs),
+                    Tag::Template if element.namespace_uri() == HTML => {
+                        return enter(element, &templates);
+                    }
+                    Tag::Title if svgs.get() > 0 => return Ok(()),
+                    _ if templates.get() > 0 => return Ok(()),
+                    _ => {}
                 }
                 match scan.borrow_mut().element(text, *tag, element, depth) {
                     ControlFlow::Continue(()) => Ok(()),
@@ -190,9 +211,21 @@ impl<'t> Scan<'t, '_> {
                 })
             }
             Tag::Rel => {
-                self.link_element(attribute(attributes(), "rel"), attribute(attributes(), "href"))
+                let [rel, href, of] =
+                    ["rel", "href", "type"].map(|name| attribute(attributes(), name));
+                self.link_element(rel, href, of)
             }
-            Tag::Meta => match attribute(attributes(), "content") {
+            Tag::Meta => {
+                let is_ours = |name: &&str| {
+                    ["robots", &self.wanted.agent].iter().any(|it| name.eq_ignore_ascii_case(it))
+                };
+                let name = attribute(attributes(), "name").filter(is_ours);
+                match (name, attribute(attributes(), "content")) {
+                    (Some(name), Some(content)) => (self.find)(Found::Meta { name, content }),
+                    _ => ControlFlow::Continue(()),
+                }
+            }
+            Tag::Refresh => match attribute(attributes(), "content") {
                 Some(content) if is_refresh(attribute(attributes(), "http-equiv")) => {
                     (self.find)(Found::Refresh { content })
                 }
@@ -202,12 +235,8 @@ impl<'t> Scan<'t, '_> {
                 Some(href) if is_html() => (self.find)(Found::Base { href }),
                 _ => ControlFlow::Continue(()),
             },
-            Tag::SvgTitle => {
-                self.is_tooltip = true;
-                ControlFlow::Continue(())
-            }
             Tag::Title => {
-                if std::mem::take(&mut self.is_tooltip) || self.is_titled {
+                if self.is_titled {
                     return ControlFlow::Continue(());
                 }
                 self.is_titled = true;
@@ -219,16 +248,24 @@ impl<'t> Scan<'t, '_> {
                 }
                 self.noscript(content(text, element, "noscript"), depth)
             }
-            Tag::Template => ControlFlow::Continue(()),
+            Tag::Svg | Tag::Template => ControlFlow::Continue(()),
         }
     }
 
-    fn link_element(&mut self, rel: Option<&'t str>, href: Option<&'t str>) -> ControlFlow<()> {
+    fn link_element(
+        &mut self,
+        rel: Option<&'t str>,
+        href: Option<&'t str>,
+        of: Option<&'t str>,
+    ) -> ControlFlow<()> {
         let (Some(rel), Some(href)) = (rel, href) else { return ControlFlow::Continue(()) };
         let has = |wanted: &str| {
             rel.split_ascii_whitespace().any(|token| token.eq_ignore_ascii_case(wanted))
         };
+        let is_feed = has("alternate") && of.is_some_and(is_feed_type);
         let kind = self.wanted.rels.iter().find(|kind| match kind {
+            LinkKind::Sitemap => has("sitemap"),
+            LinkKind::Feed => is_feed,
             LinkKind::LinkNext => has("next"),
             LinkKind::LinkCanonical => has("canonical"),
             // An alternate style sheet is no alternate page.
@@ -247,24 +284,28 @@ impl<'t> Scan<'t, '_> {
             return ControlFlow::Continue(());
         }
         self.noscripts += 1;
-        if self.noscripts > NOSCRIPTS_MAX || !self.markup(content, depth + 1) {
+        let is_over = self.noscripts > NOSCRIPTS_MAX || (self.is_late)();
+        if is_over || !self.markup(content, depth + 1) {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     }
 }
 
-/// Counts a template that is open until its end tag. One that is never closed
-/// holds the rest of the page.
-fn enter_template(element: &mut Element<'_, '_>, open: &Rc<Cell<u32>>) -> HandlerResult {
-    if element.namespace_uri() == HTML {
-        open.set(open.get() + 1);
-        let open = Rc::clone(open);
-        element.on_end_tag(Box::new(move |_| {
-            open.set(open.get().saturating_sub(1));
-            Ok(())
-        }))?;
+/// Counts an element that is open until its end tag. One that is never closed
+/// holds the rest of the page. A selector for what is within would be looked at for
+/// each of the elements that stand in one another.
+fn enter(element: &mut Element<'_, '_>, open: &Rc<Cell<u32>>) -> HandlerResult {
+    // Such as `<svg/>`.
+    if !element.can_have_content() {
+        return Ok(());
     }
+    open.set(open.get() + 1);
+    let open = Rc::clone(open);
+    element.on_end_tag(Box::new(move |_| {
+        open.set(open.get().saturating_sub(1));
+        Ok(())
+    }))?;
     Ok(())
 }
 
@@ -292,14 +333,23 @@ fn attribute<'t>(
     found.map(|(_, value)| value)
 }
 
+/// Whether a content type is that of a feed.
+fn is_feed_type(of: &str) -> bool {
+    let essence = of.split(';').next().unwrap_or_default().trim();
+    ["application/rss+xml", "application/atom+xml", "application/rdf+xml"]
+        .iter()
+        .any(|feed| essence.eq_ignore_ascii_case(feed))
+}
+
 fn is_refresh(http_equiv: Option<&str>) -> bool {
     http_equiv.is_some_and(|value| value.eq_ignore_ascii_case("refresh"))
 }
 
 /// What stands in an element that holds text alone: all up to its end tag, or to
-/// the end of the page.
+/// the end of the page, or to [`CONTENT_BYTES_MAX`].
 fn content<'t>(text: &'t str, element: &Element<'_, '_>, name: &str) -> &'t str {
     let from = text.get(element.source_location().bytes().end..).unwrap_or_default();
+    let from = &from[..from.floor_char_boundary(CONTENT_BYTES_MAX)];
     let is_end = |&(at, _): &(usize, &str)| {
         let after = &from.as_bytes()[at + 2..];
         let (tag, rest) = after.split_at_checked(name.len()).unwrap_or((after, &[]));
@@ -314,5 +364,5 @@ fn content<'t>(text: &'t str, element: &Element<'_, '_>, name: &str) -> &'t str 
 fn may_hold_links(markup: &str) -> bool {
     let has =
         |word: &[u8]| markup.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
-    has(b"href") || has(b"<iframe") || has(b"<frame") || has(b"refresh") || has(b"<title")
+    has(b"href") || has(b"<iframe") || has(b"<frame") || has(b"<meta") || has(b"<title")
 }

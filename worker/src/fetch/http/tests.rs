@@ -5,7 +5,9 @@ use tokio::{net::TcpListener, time::Instant};
 use trawl_shared::{outcome::FailureKind, page::Truncated};
 
 use super::*;
-use crate::fetch::testing::{Answer, Reply, Site, Then, answer, name_server, ok, raw, spec, url};
+use crate::fetch::testing::{
+    Answer, Reply, Site, Then, answer, name_server, ok, raw, socks_proxy, spec, url,
+};
 
 fn fetcher(change: impl FnOnce(&mut CrawlSpec)) -> HttpFetcher {
     let mut spec = spec();
@@ -331,7 +333,7 @@ async fn a_proxy_sees_what_it_may_and_no_more() {
     let address = proxy.address;
     let fetcher = fetcher(|spec| {
         spec.allow_net = Vec::new();
-        spec.proxy = Some(format!("http://user:word@localhost:{}", address.port()));
+        spec.proxy = Some(format!("http://user:word@localhost:{}", address.port()).into());
     });
     let page = fetcher.get(&url("http://site.example/a?b")).await.unwrap();
     assert_eq!((&page.body[..], page.address), (&b"by proxy"[..], None));
@@ -357,9 +359,10 @@ async fn a_dead_proxy_is_named() {
         ("socks5", "no connection to the proxy 127.0.0.1:"),
         ("socks5h", "no connection to the proxy 127.0.0.1:"),
     ] {
-        let fetcher = fetcher(|spec| spec.proxy = Some(format!("{scheme}://127.0.0.1:{port}")));
+        let fetcher =
+            fetcher(|spec| spec.proxy = Some(format!("{scheme}://127.0.0.1:{port}").into()));
         let error = fetcher.get(&url("http://1.2.3.4/")).await.unwrap_err();
-        assert_eq!(error.kind(), FailureKind::Connect, "{scheme}");
+        assert_eq!(error.kind(), FailureKind::Proxy, "{scheme}");
         assert!(error.to_string().starts_with(&format!("{phrase}{port}")), "{scheme}: {error}");
     }
 }
@@ -419,15 +422,218 @@ fn a_proxy_that_cannot_be_says_so() {
     assert!(error.starts_with("proxy = \"http://\" cannot be: "), "{error}");
 }
 
-#[test]
-fn the_proxys_host_is_found() {
-    for (proxy, host, peer) in [
-        ("http://Proxy.example", "proxy.example", "proxy.example:80"),
-        ("https://proxy.example", "proxy.example", "proxy.example:443"),
-        ("socks5://u:p@Proxy.example", "proxy.example", "Proxy.example:1080"),
-        ("socks5h://127.0.0.1:9050", "127.0.0.1", "127.0.0.1:9050"),
-    ] {
-        assert_eq!(host_of(proxy).as_deref(), Some(host));
-        assert_eq!(host_and_port(proxy).as_deref(), Some(peer));
+#[tokio::test]
+async fn what_a_dead_proxy_cannot_fetch_another_one_does() {
+    let (alive, dead) = (Site::always(ok(b"by proxy")).await, closed_port().await);
+    for scheme in ["http", "https", "socks5h"] {
+        let fetcher = fetcher(|spec| {
+            spec.proxy = Some(format!("{scheme}://u:hunter2@127.0.0.1:{dead}").into());
+            spec.proxies = vec![format!("http://{}", alive.address).into()];
+        });
+        for number in 0..20 {
+            let url = url(&format!("http://host{number}.example/"));
+            assert_eq!(fetcher.get(&url).await.unwrap().body, "by proxy", "{scheme}");
+        }
+        let resting = fetcher.0.routes.to("any.example", &[1], Instant::now());
+        assert!(resting.is_err(), "{scheme}: the dead one rests");
     }
+}
+
+#[tokio::test]
+async fn when_no_proxy_is_left_no_host_is_to_blame() {
+    let dead = [closed_port().await, closed_port().await];
+    let fetcher = fetcher(|spec| {
+        spec.proxies = dead.map(|port| format!("http://u:hunter2@127.0.0.1:{port}").into()).into();
+    });
+    for phrase in ["connection refused by the proxy 127.0.0.1:", "all proxies rest"] {
+        let mut error = None;
+        for _ in 0..3 {
+            error = fetcher.get(&url("http://host.example/")).await.err();
+        }
+        let error = error.unwrap();
+        assert_eq!(error.kind(), FailureKind::Proxy);
+        assert!(error.to_string().starts_with(phrase), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_a_proxy_cannot_reach_is_not_the_proxys_failure() {
+    let kind_of = async |spec: &dyn Fn(&mut CrawlSpec), to: &str| {
+        let fetcher = fetcher(|it| spec(it));
+        let mut kind = None;
+        for _ in 0..5 {
+            kind = Some(fetcher.get(&url(to)).await.unwrap_err().kind());
+        }
+        let rests = fetcher.0.routes.to("any.example", &[], Instant::now()).is_err();
+        (kind.unwrap(), rests)
+    };
+    let (host, proxys) = ((FailureKind::Connect, false), (FailureKind::Proxy, true));
+    for (status, blamed) in [("502 Bad Gateway", host), ("407 Who", proxys)] {
+        let proxy = Site::always(raw(format!("HTTP/1.1 {status}\r\n\r\n"), Then::Close)).await;
+        let by =
+            |spec: &mut CrawlSpec| spec.proxy = Some(format!("http://{}", proxy.address).into());
+        assert_eq!(kind_of(&by, "https://host.example/").await, blamed, "{status}");
+    }
+    // A proxy that is there, and a host that says nothing through it.
+    let proxy = Site::always(raw("", Then::Hang)).await;
+    let by = |spec: &mut CrawlSpec| {
+        impatient(spec);
+        spec.proxy = Some(format!("http://{}", proxy.address).into());
+    };
+    let silent = (FailureKind::Timeout, false);
+    assert_eq!(kind_of(&by, "https://host.example/").await, silent);
+    assert_eq!(kind_of(&by, "http://host.example/").await, silent);
+    // A host that sends what is no HTTP, and one that breaks off.
+    for (sent, kind) in [("SSH-2.0-x\r\n", FailureKind::Protocol), ("", FailureKind::Broken)] {
+        let proxy = Site::always(raw(sent, Then::Close)).await;
+        let by =
+            |spec: &mut CrawlSpec| spec.proxy = Some(format!("http://{}", proxy.address).into());
+        assert_eq!(kind_of(&by, "http://host.example/").await, (kind, false));
+    }
+    for code in [1, 3, 4, 5, 6] {
+        let (proxy, _) = socks_proxy(code, proxy.address).await;
+        let by = |spec: &mut CrawlSpec| spec.proxy = Some(format!("socks5h://{proxy}").into());
+        assert_eq!(kind_of(&by, "http://host.example/").await, host, "{code}");
+    }
+    let by = |spec: &mut CrawlSpec| spec.proxy = Some(format!("socks5://{}", proxy.address).into());
+    let no_name = (FailureKind::NoSuchHost, false);
+    assert_eq!(kind_of(&by, "http://no-such-host.invalid/").await, no_name);
+    let by = |spec: &mut CrawlSpec| spec.proxy = Some("http://no-such-host.invalid:1".into());
+    assert_eq!(kind_of(&by, "http://host.example/").await, proxys);
+}
+
+/// Fetches from hosts of different sites, one after the other, by one proxy that treats all
+/// alike. Returns what came of each.
+async fn by_one_proxy(
+    answer: Answer,
+    scheme: &str,
+    change: fn(&mut CrawlSpec),
+) -> Vec<Result<u16, FailureKind>> {
+    let proxy = Site::always(answer).await;
+    let fetcher = fetcher(|spec| {
+        change(spec);
+        spec.proxy = Some(format!("http://{}", proxy.address).into());
+    });
+    let mut came = Vec::new();
+    for number in 0..5 {
+        let page = fetcher.get(&url(&format!("{scheme}://host{number}.example/"))).await;
+        came.push(page.map(|page| page.status).map_err(|error| error.kind()));
+    }
+    assert!(fetcher.0.routes.to("any.example", &[], Instant::now()).is_err(), "it rests");
+    came
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_silent_for_all_rests_and_its_hosts_are_not_to_blame() {
+    let (host, proxys) = (Err(FailureKind::Timeout), Err(FailureKind::Proxy));
+    for scheme in ["http", "https"] {
+        let came = by_one_proxy(raw("", Then::Hang), scheme, impatient).await;
+        assert_eq!(came, [host, host, proxys, proxys, proxys], "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_silent_proxy_cannot_fetch_another_one_does() {
+    let (silent, alive) =
+        (Site::always(raw("", Then::Hang)).await, Site::always(ok(b"by proxy")).await);
+    let fetcher = fetcher(|spec| {
+        spec.read_timeout = Span::secs(1);
+        spec.proxies = [&silent, &alive].map(|it| format!("http://{}", it.address).into()).into();
+    });
+    let mut failed = 0;
+    for number in 0..40 {
+        match fetcher.get(&url(&format!("http://host{number}.example/"))).await {
+            Ok(page) => assert_eq!(page.body, "by proxy"),
+            Err(error) => {
+                assert_eq!(error.kind(), FailureKind::Timeout);
+                failed += 1;
+            }
+        }
+    }
+    assert_eq!((failed, silent.requests().len()), (2, 3));
+}
+
+#[tokio::test]
+async fn what_one_host_can_do_is_the_proxys_failure_from_the_second_host_on() {
+    let proxys = Err(FailureKind::Proxy);
+    let refused = answer("407 Who", &[], b"");
+    let (garbage, end) = (raw("SSH-2.0-x\r\n", Then::Close), raw("", Then::Close));
+    for (answer, first) in
+        [(refused, Ok(407)), (garbage, Err(FailureKind::Protocol)), (end, Err(FailureKind::Broken))]
+    {
+        let came = by_one_proxy(answer, "http", |_| ()).await;
+        assert_eq!(came, [first, proxys, proxys, proxys, proxys]);
+    }
+}
+
+#[tokio::test]
+async fn a_socks_proxy_carries_pages_and_resolves_what_it_should() {
+    let site = Site::always(ok(b"by proxy")).await;
+    let (proxy, asked) = socks_proxy(0, site.address).await;
+    let fetch = async |scheme: &str, host: &str| {
+        let fetcher = fetcher(|spec| spec.proxy = Some(format!("{scheme}://{proxy}").into()));
+        fetcher.get(&url(&format!("http://{host}/"))).await.map(|page| page.body)
+    };
+    assert_eq!(fetch("socks5h", "host.example").await.unwrap(), "by proxy");
+    assert_eq!(fetch("socks5", "localhost").await.unwrap(), "by proxy");
+    assert_eq!(*asked.lock().unwrap(), ["host.example", "an address of kind 1"]);
+}
+
+#[tokio::test]
+async fn the_proxys_own_name_is_no_way_in() {
+    let (server, _) = name_server(|_| Reply::Addresses(vec!["127.0.0.1".parse().unwrap()])).await;
+    let names = Resolver::asking(server);
+    let site = Site::always(ok(b"secret")).await;
+    let (socks, asked) = socks_proxy(0, site.address).await;
+    let spec = CrawlSpec {
+        allow_net: Vec::new(),
+        proxy: Some(format!("socks5://proxy.example:{}", socks.port()).into()),
+        ..spec()
+    };
+    let fetcher = HttpFetcher::with_resolver(&spec, names).unwrap();
+    for host in ["proxy.example", "PROXY.example"] {
+        let error = fetcher.get(&url(&format!("http://{host}/"))).await.unwrap_err();
+        assert_eq!(error.kind(), FailureKind::ForbiddenAddress, "{error}");
+    }
+    assert!(asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn secrets_go_to_their_host_and_not_into_the_record() {
+    let site =
+        Site::serve(|_| answer("200 OK", &[("set-cookie", "sid=s3cret; Path=/")], b"")).await;
+    let rules = format!(
+        r#"{{"cookies": true, "allow_net": ["127.0.0.0/8"],
+            "headers": [{{"hosts": ["127.0.0.1:{0}"], "name": "X-Token", "value": "t0ken"}},
+                        {{"hosts": ["*"], "name": "Accept-Language", "value": "de"}}],
+            "credentials": [{{"hosts": ["127.0.0.1:{0}"], "insecure": true,
+                              "basic": {{"user": "me", "password": "w0rd"}}}}]}}"#,
+        site.address.port()
+    );
+    let spec = CrawlSpec::from_json(&rules).unwrap();
+    let fetcher = HttpFetcher::new(&spec).unwrap();
+    let first = fetcher.get(&site.url("/")).await.unwrap();
+    let second = fetcher.get(&site.url("/")).await.unwrap();
+    let sent = site.requests();
+    for line in ["\r\nx-token: t0ken\r\n", "\r\nauthorization: Basic bWU6dzByZA==\r\n"] {
+        assert!(sent.iter().all(|head| head.contains(line)), "{sent:?}");
+    }
+    assert!(!sent[0].contains("cookie:") && sent[1].contains("\r\ncookie: sid=s3cret\r\n"));
+    let head = |page: &Page| String::from_utf8(page.request_head.clone()).unwrap();
+    let redacted = sent[1]
+        .replace("t0ken", REDACTED)
+        .replace("Basic bWU6dzByZA==", REDACTED)
+        .replace("sid=s3cret", REDACTED);
+    assert_eq!(head(&second), redacted);
+    assert!(head(&first).contains("\r\naccept-language: de\r\n"));
+
+    // Another port is another host for the rules, but not for cookies (RFC 6265, 8.5).
+    let other = Site::always(ok(b"")).await;
+    fetcher.get(&other.url("/")).await.unwrap();
+    let seen = other.requests();
+    assert!(!seen[0].contains("t0ken") && !seen[0].contains("authorization"), "{seen:?}");
+    // Another crawl knows nothing of it.
+    HttpFetcher::new(&spec).unwrap().get(&site.url("/")).await.unwrap();
+    assert!(!site.requests()[2].contains("cookie:"));
 }
