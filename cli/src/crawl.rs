@@ -19,7 +19,7 @@ use trawl_proto::v1::{
     CrawlStatus, StatusRequest, SubmitReply, SubmitRequest, control_client::ControlClient,
     control_server::ControlServer,
 };
-use trawl_shared::{shutdown, units::Size, untrusted::Untrusted};
+use trawl_shared::{shutdown, spec::CrawlSpec, units::Size, untrusted::Untrusted};
 use trawl_worker::{
     config::WorkerConfig,
     fetch::HttpFetcher,
@@ -69,6 +69,7 @@ enum Rest {
 /// Runs the crawl to its end, or until a signal.
 pub(crate) fn run(args: CrawlArgs) -> Result<Exit, Failure> {
     let Resolved { seeds, name, spec, data, lanes } = args.options.resolve(None)?;
+    check_secrets(&spec)?;
     let data = args.data.or(data).unwrap_or_else(|| "trawl-data".into());
     let mut worker = WorkerConfig::new(WORKER.into());
     worker.lanes = args.lanes.or(lanes).unwrap_or(worker.lanes);
@@ -83,6 +84,16 @@ pub(crate) fn run(args: CrawlArgs) -> Result<Exit, Failure> {
     let mut master = MasterConfig::new(data);
     master.disk_reserve = args.disk_reserve;
     runtime.block_on(crawl(master, worker, request))
+}
+
+/// Checks that the secrets are there that this process, as the worker, will need.
+fn check_secrets(spec: &CrawlSpec) -> Result<(), Failure> {
+    match spec.secret_variables().find(|name| std::env::var_os(name).is_none()) {
+        Some(name) => Err(Failure::usage(format!(
+            "the environment variable {name} is not set, which a header or credentials name"
+        ))),
+        None => Ok(()),
+    }
 }
 
 async fn crawl(

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Read, Write, stdin, stdout},
+    io::{self, BufWriter, Read, Write, stdin},
     path::{Path, PathBuf},
 };
 
@@ -56,7 +56,7 @@ pub(crate) struct LoadArgs {
 pub(crate) fn dump(args: &DumpArgs) -> Result<Exit, Failure> {
     let mut pipe;
     let out = if is_pipe(&args.file) {
-        pipe = BufWriter::with_capacity(256 * 1024, stdout().lock());
+        pipe = BufWriter::with_capacity(256 * 1024, render::pipe());
         Out::Pipe(&mut pipe)
     } else {
         Out::File(&args.file)

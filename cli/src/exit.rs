@@ -10,7 +10,7 @@ use trawl_shared::{security::SecurityError, shutdown::EXIT_INTERRUPTED};
 pub(crate) enum Exit {
     /// All went well.
     Done = 0,
-    /// Something failed that none of the others tells.
+    /// Something failed that none of the others tells, or the answer is no.
     Failed = 1,
     /// The command line or a settings file is wrong.
     Usage = 2,

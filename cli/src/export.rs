@@ -2,7 +2,7 @@
 //! Both write the same bytes, and a file appears under its name when it is whole.
 
 use std::{
-    io::{self, BufWriter, Write, stderr, stdout},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,7 @@ use trawl_shared::{shutdown, units::Size};
 use crate::{
     exit::{Exit, Failure},
     operate::Operator,
-    render::counted,
+    render::{self, counted},
     roles::runtime,
     source::{Source, SourceArgs, Unreceived},
 };
@@ -157,7 +157,7 @@ async fn write_parts(
 
 /// Standard output, for pages.
 fn pipe() -> impl Write {
-    BufWriter::with_capacity(PIPE_BYTES, stdout().lock())
+    BufWriter::with_capacity(PIPE_BYTES, render::pipe())
 }
 
 /// Whether the pages go to standard output.
@@ -167,10 +167,10 @@ fn is_pipe(out: &Path) -> bool {
 
 /// Says what was written; not among the pages.
 fn tell(done: &Summary, out: &Path) -> io::Result<()> {
-    let mut to: Box<dyn Write> = Box::new(stdout());
+    let mut to: Box<dyn Write> = Box::new(render::out());
     let mut name = out.display().to_string();
     if is_pipe(out) {
-        to = Box::new(stderr());
+        to = Box::new(render::err());
         name = "standard output".into();
     }
     writeln!(to, "{} pages, {} written to {name}", done.pages, Size::bytes(done.bytes))?;

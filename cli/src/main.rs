@@ -2,6 +2,7 @@
 //! calls, prints, and chooses the exit code; nothing else is decided here.
 
 mod certs;
+mod check;
 mod connect;
 mod crawl;
 mod data;
@@ -16,6 +17,7 @@ mod roles;
 mod selftest;
 mod source;
 mod tables;
+mod toml_error;
 mod verify;
 mod walk;
 
@@ -66,6 +68,9 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Make a token for a master and those who call it
     Token(certs::TokenArgs),
+    /// Ask what would be decided about a URL
+    #[command(subcommand)]
+    Check(check::Check),
     /// Try a crawl on this machine whose master and workers are killed at random, and see whether
     /// every page came through; exit code 0 if so, 7 if not
     Selftest(selftest::SelftestArgs),
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
             Command::Load(args) => data::load(&args),
             Command::Certs(args) => certs::certs(&args),
             Command::Token(args) => certs::token(&args),
+            Command::Check(asked) => check::check(&asked),
             Command::Selftest(args) => selftest::selftest(&args),
             Command::Health(args) => roles::health(&args),
         },

@@ -1,6 +1,7 @@
 //! What operators ask of a running master: a file for each verb, and here what they
 //! share: asking, and telling why there is no answer.
 
+mod host;
 mod hosts;
 mod quarantine;
 mod status;
@@ -10,6 +11,7 @@ mod why;
 mod workers;
 
 pub(crate) use self::{
+    host::HostArgs,
     hosts::HostsArgs,
     quarantine::QuarantineArgs,
     status::{CrawlsArgs, StatusArgs},
@@ -57,6 +59,8 @@ pub(crate) enum Verb {
     Drain(DrainArgs),
     /// List the hosts that have something queued or lent
     Hosts(HostsArgs),
+    /// Tell what is known of a host, block it, or set its delay, connections or limit
+    Host(Box<HostArgs>),
     /// Tell what is known of a URL, and why it was or was not fetched
     Why(WhyArgs),
     /// List URLs that were set aside because workers were lost with them, try them
@@ -78,6 +82,7 @@ impl Verb {
                 Self::Workers(args) => workers::workers(&args).await,
                 Self::Drain(args) => workers::drain(&args).await,
                 Self::Hosts(args) => hosts::hosts(&args).await,
+                Self::Host(args) => host::host(&args).await,
                 Self::Why(args) => why::why(&args).await,
                 Self::Quarantine(args) => quarantine::quarantine(&args).await,
             }

@@ -16,13 +16,16 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use toml::de::DeTable;
 use trawl_shared::{
+    canon::CanonRule,
     scope::ScopeKind,
-    spec::{CrawlSpec, LinkKind, RobotsPolicy},
+    secret::ProxyUrl,
+    spec::{CrawlSpec, DirectivesPolicy, LinkKind, RobotsPolicy},
+    trap::TrapSpec,
     units::{Size, Span},
     url::CrawlUrl,
 };
 
-use crate::exit::Failure;
+use crate::{exit::Failure, toml_error};
 
 /// What a crawl starts from and how it goes about it.
 #[derive(Args, Clone, Debug, Default)]
@@ -64,7 +67,8 @@ pub(crate) struct CrawlOptions {
     #[arg(long, value_name = "PAGES", help_heading = "Scope")]
     pages_per_host: Option<u64>,
 
-    /// Elements whose links to follow, separated by commas [default: a,area]
+    /// Elements whose links to follow, and other lists of URLs to read, separated by commas
+    /// [default: a,area]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS", help_heading = "Scope")]
     follow: Vec<FollowOption>,
 
@@ -72,13 +76,57 @@ pub(crate) struct CrawlOptions {
     #[arg(long, value_name = "HOPS", help_heading = "Scope")]
     redirects: Option<u32>,
 
+    /// Links to follow from a page in scope to pages out of it [default: 0]
+    #[arg(long, value_name = "HOPS", help_heading = "Scope")]
+    hops_off_site: Option<u32>,
+
+    /// Rules of canonical form that take URLs for the same page, separated by commas,
+    /// such as tracking,sort-query [default: none]
+    #[arg(long, value_delimiter = ',', value_name = "RULES", help_heading = "Scope")]
+    canon: Vec<CanonRule>,
+
+    /// Query parameters to drop from all URLs, separated by commas, such as ref,src_*
+    /// [default: none]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", help_heading = "Scope")]
+    drop_params: Vec<String>,
+
+    /// Whether to look for traps, webs of endless pages [default: on]
+    #[arg(long, value_enum, help_heading = "Scope")]
+    traps: Option<Switch>,
+
     /// Wait between two fetches of a host; robots.txt may ask for more [default: 1s]
     #[arg(long, value_name = "DURATION", help_heading = "Politeness")]
     delay: Option<Span>,
 
+    /// Leave a host alone for this many times as long as its last answer took
+    /// [default: 5]
+    #[arg(long, value_name = "TIMES", help_heading = "Politeness")]
+    delay_factor: Option<u32>,
+
+    /// The most that this makes of the delay, as its multiple [default: 10]
+    #[arg(long, value_name = "TIMES", help_heading = "Politeness")]
+    delay_stretch: Option<u32>,
+
+    /// Fetches of one host at the same time [default: 1]
+    #[arg(long, value_name = "FETCHES", help_heading = "Politeness")]
+    host_connections: Option<u32>,
+
+    /// Failures of a host in a row after which what waits for it is given up [default: 10]
+    #[arg(long, value_name = "FAILURES", help_heading = "Politeness")]
+    host_attempts: Option<u32>,
+
+    /// Hosts of one address, or of one registrable domain, visited at the same time; 0
+    /// for no limit [default: 8]
+    #[arg(long, value_name = "HOSTS", help_heading = "Politeness")]
+    group_hosts: Option<u32>,
+
     /// Whether to obey robots.txt [default: obey]
     #[arg(long, value_enum, help_heading = "Politeness")]
     robots: Option<RobotsOption>,
+
+    /// Whether to obey pages and links that say `nofollow` [default: obey]
+    #[arg(long, value_enum, help_heading = "Politeness")]
+    directives: Option<DirectivesOption>,
 
     /// What to call itself; robots.txt rules are looked up by its first word
     /// [default: trawl/VERSION]
@@ -86,14 +134,19 @@ pub(crate) struct CrawlOptions {
     user_agent: Option<String>,
 
     /// Fetch through this proxy (http, https, socks5 or socks5h); proxy variables
-    /// of the environment are not used [default: none]
+    /// of the environment are not used; may be repeated, then each host is fetched
+    /// through one of them [default: none]
     #[arg(long, value_name = "URL", help_heading = "Network")]
-    proxy: Option<String>,
+    proxy: Vec<ProxyUrl>,
 
     /// Allow fetching from this network, although it is not the public internet;
     /// may be repeated [default: none]
     #[arg(long, value_name = "CIDR", help_heading = "Network")]
     allow_net: Vec<ipnet::IpNet>,
+
+    /// Keep cookies and send them back, each to its host, for this crawl alone
+    #[arg(long, help_heading = "Network")]
+    cookies: bool,
 
     /// Longest time for a connection to stand, TLS included [default: 5s]
     #[arg(long, value_name = "DURATION", help_heading = "Network")]
@@ -140,9 +193,23 @@ enum ScopeOption {
     Any,
 }
 
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
 /// [`RobotsPolicy`], as an option.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RobotsOption {
+    Obey,
+    Ignore,
+}
+
+/// [`DirectivesPolicy`], as an option.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DirectivesOption {
     Obey,
     Ignore,
 }
@@ -158,6 +225,8 @@ enum FollowOption {
     LinkCanonical,
     LinkAlternate,
     MetaRefresh,
+    Sitemap,
+    Feed,
 }
 
 /// The keys of `crawl.toml` beside those of the specification.
@@ -228,14 +297,32 @@ impl CrawlOptions {
                 false => self.follow.into_iter().map(Into::into).collect(),
             },
             redirects: self.redirects.unwrap_or(spec.redirects),
+            hops_off_site: self.hops_off_site.unwrap_or(spec.hops_off_site),
+            canon: if self.canon.is_empty() { spec.canon } else { self.canon },
+            drop_params: given(self.drop_params, spec.drop_params),
+            priority_per_link: spec.priority_per_link,
+            rules: spec.rules,
+            traps: TrapSpec {
+                enabled: self.traps.map_or(spec.traps.enabled, |traps| traps == Switch::On),
+                ..spec.traps
+            },
             delay: self.delay.unwrap_or(spec.delay),
+            delay_factor: self.delay_factor.unwrap_or(spec.delay_factor),
+            delay_stretch: self.delay_stretch.unwrap_or(spec.delay_stretch),
+            host_connections: self.host_connections.unwrap_or(spec.host_connections),
+            host_attempts: self.host_attempts.unwrap_or(spec.host_attempts),
+            group_hosts: self.group_hosts.unwrap_or(spec.group_hosts),
+            groups: spec.groups,
             robots: self.robots.map_or(spec.robots, Into::into),
+            directives: self.directives.map_or(spec.directives, Into::into),
             user_agent: self.user_agent.unwrap_or(spec.user_agent),
-            proxy: self.proxy.or(spec.proxy),
+            proxy: if self.proxy.is_empty() { spec.proxy } else { None },
+            proxies: if self.proxy.is_empty() { spec.proxies } else { self.proxy },
             allow_net: match self.allow_net.is_empty() {
                 true => spec.allow_net,
                 false => self.allow_net,
             },
+            cookies: self.cookies || spec.cookies,
             attempts: self.attempts.unwrap_or(spec.attempts),
             retry_wait: self.retry_wait.unwrap_or(spec.retry_wait),
             retry_wait_max: self.retry_wait_max.unwrap_or(spec.retry_wait_max),
@@ -245,6 +332,8 @@ impl CrawlOptions {
             body_limit: self.body_limit.unwrap_or(spec.body_limit),
             charsets: given(self.charsets, spec.charsets),
             extract: spec.extract,
+            headers: spec.headers,
+            credentials: spec.credentials,
         }
     }
 }
@@ -311,23 +400,24 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 
 /// Reads a settings file. Its errors name the file, the line and the key.
 fn read_file(path: &Path) -> Result<(RunKeys, CrawlSpec), Failure> {
-    let in_file =
-        |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let run: RunKeys = toml::from_str(&text).map_err(|error| in_file(&error))?;
-    let text = without_run_keys(text).map_err(|error| in_file(&error))?;
-    let spec = toml::from_str(&text).map_err(|error| in_file(&error))?;
+    let in_file = |error: toml::de::Error| {
+        Failure::usage(format!("{}: {}", path.display(), toml_error::told(&text, &error)))
+    };
+    let run: RunKeys = toml::from_str(&text).map_err(in_file)?;
+    let spec_text = without_run_keys(&text).map_err(in_file)?;
+    let spec = toml::from_str(&spec_text).map_err(in_file)?;
     Ok((run, spec))
 }
 
 /// The text with the run keys blanked out, so that the specification can be read
 /// strictly, and its errors still point at the right line.
-fn without_run_keys(text: String) -> Result<String, toml::de::Error> {
-    let table = DeTable::parse(&text)?;
+fn without_run_keys(text: &str) -> Result<String, toml::de::Error> {
+    let table = DeTable::parse(text)?;
     let run_keys =
         table.get_ref().iter().filter(|(key, _)| RUN_KEYS.contains(&key.get_ref().as_ref()));
     let spans: Vec<_> = run_keys.map(|(key, value)| key.span().start..value.span().end).collect();
-    let mut bytes = text.clone().into_bytes();
+    let mut bytes = text.as_bytes().to_vec();
     for byte in spans.into_iter().flatten() {
         if let Some(byte) = bytes.get_mut(byte)
             && !matches!(byte, b'\n' | b'\r')
@@ -336,7 +426,7 @@ fn without_run_keys(text: String) -> Result<String, toml::de::Error> {
         }
     }
     // Only whole keys and values were blanked, so that this never falls back.
-    Ok(String::from_utf8(bytes).unwrap_or(text))
+    Ok(String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned()))
 }
 
 impl From<ScopeOption> for ScopeKind {
@@ -359,6 +449,15 @@ impl From<RobotsOption> for RobotsPolicy {
     }
 }
 
+impl From<DirectivesOption> for DirectivesPolicy {
+    fn from(option: DirectivesOption) -> Self {
+        match option {
+            DirectivesOption::Obey => Self::Obey,
+            DirectivesOption::Ignore => Self::Ignore,
+        }
+    }
+}
+
 impl From<FollowOption> for LinkKind {
     fn from(option: FollowOption) -> Self {
         match option {
@@ -370,6 +469,8 @@ impl From<FollowOption> for LinkKind {
             FollowOption::LinkCanonical => Self::LinkCanonical,
             FollowOption::LinkAlternate => Self::LinkAlternate,
             FollowOption::MetaRefresh => Self::MetaRefresh,
+            FollowOption::Sitemap => Self::Sitemap,
+            FollowOption::Feed => Self::Feed,
         }
     }
 }
@@ -414,6 +515,43 @@ mod tests {
     }
 
     #[test]
+    fn errors_in_a_file_show_no_secret() {
+        let other = "[[headers]]\nhosts = ['a.example']\nname = 'X-Token'\nvalue = 'other'\n";
+        for (text, parts) in [
+            ("headers = 'hunter2'\n", ["line 1", "headers"]),
+            ("headers = [{ name = 'X', valeu = 'hunter2' }]\n", ["line 1", "`valeu`"]),
+            ("[[headers]]\nname = 'X'\nvalue = ['hunter2']\n", ["line 3", "headers"]),
+            ("[[headers]]\nname = 'X'\nvalue.hunter2 = 1\n", ["line 3", "headers"]),
+            (&format!("{other}[[headers]]\nvalue = ['hunter2']\n"), ["line 6", "headers"]),
+            ("[[headers]]\nname = 'X'\nvalue = 'hunter2'\n", ["line 1", "missing field `hosts`"]),
+            ("[[credentials]]\nbasic = { pass = 'hunter2' }\n", ["line 2", "`pass`"]),
+            (
+                "[[credentials]]\nbasic = { user = 1, password = 'hunter2' }\n",
+                ["line 2", "credentials"],
+            ),
+            ("[[credentials]]\n[credentials.basic]\npass = 'hunter2'\n", ["line 3", "`pass`"]),
+            ("delay = '1s'\nproxy = ['http://u:hunter2@p']\n", ["line 2", "proxy"]),
+            ("proxies = 'http://u:hunter2@p'\n", ["line 1", "proxies"]),
+            ("proxies = [\n  'a',\n  { url = 'hunter2' },\n]\n", ["line 3", "proxies"]),
+            // What is no TOML, and what was to be one of those keys.
+            ("proxy = 'http://u:hunter2@p\n", ["line 1", "string"]),
+            ("proxies = [\n  'a',\n  'http://u:hunter2@p\n]\n", ["line 3", "string"]),
+            ("[[headers]]\nname = 'X'\nvalue = hunter2\n", ["line 3", "string"]),
+            ("proxy = 'a'\nproxy = 'http://u:hunter2@p'\n", ["line 2", "duplicate key"]),
+            ("proxxy = 'http://u:hunter2@p'\n", ["line 1", "proxxy"]),
+        ] {
+            let message = read(text).unwrap_err().message;
+            for part in [["crawl.toml"].as_slice(), &parts].concat() {
+                assert!(message.contains(part), "{part:?} is missing in: {message}");
+            }
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+        // Beside them errors are shown as ever.
+        let message = read(&format!("delay = 'soon'\n{other}")).unwrap_err().message;
+        assert!(message.contains("line 1") && message.contains("delay = 'soon'"), "{message}");
+    }
+
+    #[test]
     fn the_command_line_wins_over_the_file() {
         let options = CrawlOptions { delay: Some(Span::secs(3)), ..CrawlOptions::default() };
         let file = CrawlSpec { delay: Span::secs(2), attempts: 7, ..CrawlSpec::default() };
@@ -444,6 +582,8 @@ mod tests {
             ("delay", spec.delay.to_string()),
             ("robots", "obey".to_owned()),
             ("redirects", spec.redirects.to_string()),
+            ("hops_off_site", spec.hops_off_site.to_string()),
+            ("traps", if spec.traps.enabled { "on" } else { "off" }.to_owned()),
             ("attempts", spec.attempts.to_string()),
             ("retry_wait", spec.retry_wait.to_string()),
             ("retry_wait_max", minutes.to_string()),

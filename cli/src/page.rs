@@ -1,6 +1,6 @@
 //! Printing a stored page, from a data directory or from a master that runs.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 
 use clap::{Args, ValueEnum};
 use tonic::Status;
@@ -10,7 +10,7 @@ use trawl_master::{
 };
 use trawl_proto::v1::{PagePart, PageRequest, page_part::Part};
 use trawl_shared::{
-    untrusted::Untrusted,
+    untrusted::{Untrusted, printable_json},
     url::CrawlUrl,
     warc::{Lengths, RECORD_BYTES_MAX},
 };
@@ -18,6 +18,7 @@ use trawl_shared::{
 use crate::{
     exit::{Exit, Failure},
     operate::Operator,
+    render,
     roles::runtime,
     source::{Source, SourceArgs, Unreceived},
 };
@@ -38,7 +39,8 @@ pub(crate) struct PageArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ShowOption {
-    /// The body, decompressed, otherwise as it was served
+    /// The body, decompressed, otherwise as it was served; on a terminal control characters and
+    /// escapes are spelled out
     Body,
     /// The status line and the headers of the answer
     Headers,
@@ -57,11 +59,15 @@ pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
             Source::Master(master) => from_master(&master, crawl, &url).await,
         }
     })?;
-    let mut out = stdout().lock();
+    let mut out = render::out();
     match args.show {
         ShowOption::Body => {
             let meta = page.meta().map_err(ArchiveError::from)?;
-            out.write_all(&page.body(&meta).map_err(ArchiveError::from)?)?;
+            let body = page.body(&meta).map_err(ArchiveError::from)?;
+            match render::is_seen() {
+                true => out.write_all(&body)?,
+                false => render::pipe().write_all(&body)?,
+            }
         }
         ShowOption::Headers => {
             let response = page.response().map_err(ArchiveError::from)?;
@@ -74,7 +80,8 @@ pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
         ShowOption::Json => {
             let meta = page.meta().map_err(ArchiveError::from)?;
             let text = serde_json::to_string_pretty(&meta);
-            writeln!(out, "{}", text.map_err(|error| Failure::new(Exit::Failed, error))?)?;
+            let text = text.map_err(|error| Failure::new(Exit::Failed, error))?;
+            writeln!(out, "{}", printable_json(&text))?;
         }
     }
     Ok(Exit::Done)

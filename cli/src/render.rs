@@ -2,12 +2,18 @@
 //! go to standard error, the summary to standard output.
 
 //!
+//! This is the only place that writes to standard output and error, and what it writes has no
+//! control characters, terminal escapes or marks that turn text around, whoever wrote it. Only
+//! [`pipe`] hands out bytes as they are, for what other programs read.
+//!
 //! Nothing here ends the program because nobody reads it, or because it goes to a file on a full
 //! disk; so nothing is printed by macros that panic then.
 
+#![expect(clippy::disallowed_methods, reason = "what is printed passes through here")]
+
 use std::{
     collections::VecDeque,
-    io::{IsTerminal, Write, stderr, stdout},
+    io::{self, IsTerminal, Write, stderr, stdout},
     path::Path,
     time::Duration,
 };
@@ -18,7 +24,7 @@ use trawl_proto::v1::CrawlStatus;
 use trawl_shared::{
     outcome::{Class, FailureKind},
     units::Size,
-    untrusted::Untrusted,
+    untrusted::{Untrusted, printable},
 };
 
 /// Between two updates of the line on a terminal.
@@ -137,13 +143,13 @@ impl Screen {
     /// Shows a text: on a terminal in the place of all that stood there.
     pub(crate) fn show(&self, text: &str) -> std::io::Result<()> {
         let clear = if self.is_terminal { "\x1b[H\x1b[2J" } else { "" };
-        writeln!(stdout(), "{clear}{text}")
+        writeln!(stdout(), "{clear}{}", printable(text))
     }
 }
 
 /// Prints how a crawl ended, or where it stands.
 pub(crate) fn summary(status: &CrawlStatus, data: &Path, interrupted: bool) {
-    let _ = write_summary(&mut stdout().lock(), status, data, interrupted);
+    let _ = write_summary(&mut out(), status, data, interrupted);
 }
 
 fn write_summary(
@@ -194,14 +200,48 @@ fn write_summary(
     Ok(())
 }
 
+/// Standard output, for text.
+pub(crate) fn out() -> impl Write {
+    Printed(stdout().lock())
+}
+
+/// Standard error, for text.
+pub(crate) fn err() -> impl Write {
+    Printed(stderr().lock())
+}
+
+/// Standard output, for bytes that other programs read.
+pub(crate) fn pipe() -> impl Write {
+    stdout().lock()
+}
+
+/// Whether people see what is printed to standard output.
+pub(crate) fn is_seen() -> bool {
+    stdout().is_terminal()
+}
+
+/// Where text is made safe to print. Each write is whole characters, as formatting makes them.
+struct Printed<W>(W);
+
+impl<W: Write> Write for Printed<W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.write_all(printable(&String::from_utf8_lossy(text)).as_bytes())?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Prints a result.
 pub(crate) fn print(text: &str) -> std::io::Result<()> {
-    writeln!(stdout(), "{text}")
+    writeln!(out(), "{text}")
 }
 
 /// Says something on standard error.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(stderr(), "{text}");
+    let _ = writeln!(err(), "{text}");
 }
 
 /// Prints an error.
@@ -234,8 +274,8 @@ pub(crate) fn class_text(class: Class) -> &'static str {
         Class::ClientError => "client errors (4xx)",
         Class::ServerError => "server errors (5xx)",
         Class::OtherStatus => "other status",
-        Class::OverBudget => "not fetched: the host's page budget was used up",
-        Class::Quarantined => "quarantined: they were lost with their worker too often",
+        Class::OverBudget => "not fetched: the page budget of their host or rule was used up",
+        Class::Quarantined => "quarantined: taken for traps, or lost with their worker too often",
         Class::Dropped => "given up by an operator",
         Class::Failed(kind) => match kind {
             FailureKind::NoSuchHost => "failed: no such host",
@@ -250,6 +290,7 @@ pub(crate) fn class_text(class: Class) -> &'static str {
             FailureKind::Disallowed => "not fetched: disallowed by robots.txt",
             FailureKind::ForbiddenAddress => "not fetched: address outside the public internet",
             FailureKind::Internal => "failed: the worker gave up",
+            FailureKind::Proxy => "failed: no proxy",
         },
     }
 }

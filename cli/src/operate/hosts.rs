@@ -55,8 +55,9 @@ pub(super) async fn hosts(args: &HostsArgs) -> Result<Exit, Failure> {
 }
 
 fn as_text(reply: &HostsReply) -> String {
-    let mut table =
-        Table::new(&["CRAWL", "HOST", "QUEUED", "LENT", "PAGES", "DELAY", "DUE", "WORKER"]);
+    let mut table = Table::new(&[
+        "CRAWL", "HOST", "QUEUED", "LENT", "PAGES", "DELAY", "DUE", "WORKER", "RESTS",
+    ]);
     for host in &reply.hosts {
         table.row([
             host.crawl.clone(),
@@ -66,11 +67,13 @@ fn as_text(reply: &HostsReply) -> String {
             host.pages.to_string(),
             exactly(host.delay_ms),
             match host.due_ms {
+                None if host.worker.is_empty() => "-".to_owned(),
                 None => "lent".to_owned(),
                 Some(0) => "now".to_owned(),
                 Some(millis) => format!("in {}", about(millis)),
             },
             Untrusted(&host.worker).to_string(),
+            Untrusted(&host.rests).to_string(),
         ]);
     }
     let shown = reply.hosts.len() as u64;
@@ -80,7 +83,7 @@ fn as_text(reply: &HostsReply) -> String {
     }
 }
 
-fn as_json(host: &HostStatus) -> Value {
+pub(super) fn as_json(host: &HostStatus) -> Value {
     json!({
         "crawl": host.crawl,
         "key": host.key,
@@ -90,5 +93,6 @@ fn as_json(host: &HostStatus) -> Value {
         "delay_ms": host.delay_ms,
         "due_ms": host.due_ms,
         "worker": host.worker,
+        "rests": host.rests,
     })
 }

@@ -87,6 +87,11 @@ async fn list(args: &ListArgs) -> Result<Exit, Failure> {
             render::print(&if args.json { as_json(url) } else { as_text(url) })?;
         }
         if reply.next.is_empty() {
+            if reply.forgotten > 0 {
+                let links = counted(reply.forgotten, "link");
+                let what = "taken for traps while the quarantine was full, and forgotten";
+                render::say(&format!("{links} {what}"));
+            }
             return Ok(Exit::Done);
         }
         after = reply.next;
@@ -112,8 +117,12 @@ async fn release(args: &ReleaseArgs, drop: bool) -> Result<Exit, Failure> {
 
 fn as_text(url: &QuarantinedUrl) -> String {
     let attempts = if url.attempts == 1 { "attempt" } else { "attempts" };
+    let trap = match url.trap.as_str() {
+        "" => String::new(),
+        trap => format!("trap {}: ", Untrusted(trap)),
+    };
     let mut text = format!(
-        "{}\n  {}\n  {} {attempts}, depth {}",
+        "{}\n  {trap}{}\n  {} {attempts}, depth {}",
         Untrusted(&url.url),
         Untrusted(&url.detail),
         url.attempts,
@@ -133,5 +142,6 @@ fn as_json(url: &QuarantinedUrl) -> String {
         "depth": url.depth,
         "attempts": url.attempts,
         "worker": url.worker,
+        "trap": url.trap,
     }))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use trawl_proto::v1::{WhyCrawl, WhyReply, WhyRequest};
 use trawl_shared::{outcome::Class, units::Size, untrusted::Untrusted};
 
-use super::{Operator, about};
+use super::{Operator, about, exactly};
 use crate::{
     connect::MasterArgs,
     exit::{Exit, Failure},
@@ -68,6 +68,10 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
             facts.push(fact());
         }
     };
+    tell(!crawl.canon_rules.is_empty(), &|| {
+        let (url, rules) = (Untrusted(&crawl.canonical), crawl.canon_rules.join(", "));
+        format!("known as {url}, by {rules}")
+    });
     tell(!crawl.reason.is_empty(), &|| Untrusted(&crawl.reason).to_string());
     tell(!crawl.via.is_empty(), &|| format!("first found on {}", Untrusted(&crawl.via)));
     if let Some(depth) = crawl.depth {
@@ -76,11 +80,26 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
             depth => format!("{} from a seed", counted(depth.into(), "link")),
         });
     }
+    tell(!crawl.scope.is_empty(), &|| format!("scope: {}", Untrusted(&crawl.scope)));
+    tell(crawl.off_site > 0, &|| format!("{} off-site", counted(crawl.off_site.into(), "hop")));
+    tell(!crawl.rule.is_empty(), &|| format!("rule: {}", Untrusted(&crawl.rule)));
+    tell(crawl.priority != 0, &|| format!("priority {}", crawl.priority));
+    for budget in &crawl.budgets {
+        tell(true, &|| format!("budget: {}", Untrusted(budget)));
+    }
+    tell(!crawl.trap.is_empty(), &|| format!("trap: {}", Untrusted(&crawl.trap)));
     tell(crawl.hops > 0, &|| format!("reached by {}", counted(crawl.hops.into(), "redirect")));
     tell(crawl.failures > 0, &|| {
         let tries = if crawl.failures == 1 { "try" } else { "tries" };
         format!("{} {tries} failed", crawl.failures)
     });
+    for attempt in &crawl.tries {
+        tell(true, &|| {
+            let (at, class) = (moment(attempt.at_ms), class_text(&attempt.class));
+            let took = exactly(attempt.took_ms);
+            format!("  {at}: {class} after {took}: {}", Untrusted(&attempt.detail))
+        });
+    }
     tell(crawl.losses > 0, &|| {
         format!("{} lost with it in them", counted(crawl.losses.into(), "lease"))
     });
@@ -96,18 +115,26 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
         format!("lent to {worker} by lease {}, which ends in {left} unless renewed", crawl.token)
     });
     tell(crawl.status > 0, &|| format!("answered with status {}", crawl.status));
-    let class = Class::all().find(|class| class.word() == crawl.class);
-    if let Some(class) = class.filter(|_| crawl.status == 0) {
-        tell(true, &|| render::class_text(class).to_owned());
-    }
+    tell(!crawl.class.is_empty() && crawl.status == 0, &|| class_text(&crawl.class));
     tell(!crawl.detail.is_empty(), &|| Untrusted(&crawl.detail).to_string());
     tell(crawl.fetched_at_ms > 0, &|| format!("fetched at {}", moment(crawl.fetched_at_ms)));
     tell(!crawl.sha1.is_empty(), &|| format!("body's SHA-1 {}", crawl.sha1));
+    tell(!crawl.same_as.is_empty(), &|| format!("the same body as {}", Untrusted(&crawl.same_as)));
+    tell(!crawl.robots.is_empty(), &|| Untrusted(&crawl.robots).to_string());
+    tell(!crawl.host.is_empty() && !crawl.reason.contains(&crawl.host), &|| {
+        format!("its host is left alone: {}", Untrusted(&crawl.host))
+    });
     tell(!crawl.segment.is_empty(), &|| {
         let length = Size::bytes(crawl.length);
         format!("kept in {} at byte {}, {length}", crawl.segment, crawl.offset)
     });
     facts
+}
+
+/// A class by its word, or the word itself if this build does not know it.
+fn class_text(word: &str) -> String {
+    let class = Class::all().find(|class| class.word() == word);
+    class.map_or_else(|| Untrusted(word).to_string(), |class| render::class_text(class).to_owned())
 }
 
 fn moment(millis: u64) -> String {
@@ -131,6 +158,15 @@ fn as_json(reply: &WhyReply) -> Value {
             "token": crawl.token,
             "lease_left_ms": crawl.lease_left_ms,
             "class": crawl.class,
+            "tries": crawl.tries.iter().map(|attempt| json!({
+                "class": attempt.class,
+                "detail": attempt.detail,
+                "at_ms": attempt.at_ms,
+                "took_ms": attempt.took_ms,
+            })).collect::<Vec<_>>(),
+            "same_as": crawl.same_as,
+            "robots": crawl.robots,
+            "host": crawl.host,
             "detail": crawl.detail,
             "status": crawl.status,
             "sha1": crawl.sha1,
@@ -138,6 +174,14 @@ fn as_json(reply: &WhyReply) -> Value {
             "segment": crawl.segment,
             "offset": crawl.offset,
             "length": crawl.length,
+            "canonical": crawl.canonical,
+            "canon_rules": crawl.canon_rules,
+            "scope": crawl.scope,
+            "budgets": crawl.budgets,
+            "trap": crawl.trap,
+            "off_site": crawl.off_site,
+            "rule": crawl.rule,
+            "priority": crawl.priority,
         })
     });
     json!({"canonical": reply.canonical, "crawls": crawls.collect::<Vec<_>>()})
@@ -156,6 +200,11 @@ mod tests {
             via: "http://a.example/\u{202e}".into(),
             depth: Some(2),
             failures: 1,
+            canonical: "http://a.example/".into(),
+            canon_rules: vec!["tracking".into()],
+            scope: "scope host of a.example".into(),
+            budgets: vec!["1 of 2 pages".into()],
+            trap: "template".into(),
             worker: "w1".into(),
             token: "1-7".into(),
             lease_left_ms: 12_345,
@@ -165,8 +214,10 @@ mod tests {
         assert_eq!(
             as_text(&reply, "HTTP://A.example"),
             "http://a.example/\n  is the canonical form of HTTP://A.example\n\
-             in crawl \"docs\": leased\n  being fetched\n  \
+             in crawl \"docs\": leased\n  known as http://a.example/, by tracking\n  \
+             being fetched\n  \
              first found on http://a.example/\\u{202e}\n  2 links from a seed\n  \
+             scope: scope host of a.example\n  budget: 1 of 2 pages\n  trap: template\n  \
              1 try failed\n  lent to w1 by lease 1-7, which ends in 12s unless renewed"
         );
     }

@@ -17,6 +17,7 @@ use tokio::{
 use trawl_proto::v1::{CrawlStatus, HostStatus, HostsRequest, StatusRequest, SubmitRequest};
 use trawl_shared::{
     spec::{CrawlSpec, RobotsPolicy},
+    trap::TrapSpec,
     units::Span,
 };
 
@@ -101,6 +102,8 @@ impl Cluster {
     /// Gives the master its crawl.
     pub(super) async fn submit(&self, seeds: Vec<String>) -> Result<(), Broken> {
         let spec = CrawlSpec {
+            // The web is one that grows without end.
+            traps: TrapSpec { enabled: false, ..TrapSpec::default() },
             allow_net: vec![ipnet::Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into()],
             delay: Span::millis(0),
             robots: RobotsPolicy::Ignore,
