@@ -68,9 +68,12 @@ fn lend_and_end<S: Store>(frontier: &mut Frontier<S>) {
                     body_bytes: 30_000,
                     wire_bytes: 30_000,
                     fetched_at: 0,
+                    simhash: None,
                 },
                 offers: Vec::new(),
                 host_delay: None,
+                news: None,
+                reported_at: 0,
             };
             let place =
                 Place { segment: 1, offset: 0, response_len: 1, request_len: 1, metadata_len: 1 };

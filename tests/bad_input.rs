@@ -76,7 +76,7 @@ async fn options_that_cannot_be() {
         ("--no-such-option", "", ["--no-such-option", "--help"]),
     ] {
         let trawl = Trawl::new();
-        let crawl = trawl.crawl(["http://127.0.0.1:9/"]).set(option, value);
+        let crawl = trawl.crawl(["http://127.0.0.1:49/"]).set(option, value);
         crawl.done().await.expect(2).says([value]).says(parts);
         assert!(!trawl.data().exists(), "nothing is made for {option} {value:?}");
     }
@@ -97,7 +97,7 @@ async fn a_configuration_that_cannot_be_names_file_line_and_key() {
         let trawl = Trawl::new();
         let config = format!("# A comment.\nname = \"odd\"\n{line}\n");
         let config = trawl.write("crawl.toml", &config);
-        let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]).set("--config", config);
+        let crawl = trawl.command("crawl", ["http://127.0.0.1:49/"]).set("--config", config);
         let ended = crawl.done().await.expect(2).says(["crawl.toml"]).says(parts);
         assert!(ended.stderr.contains("line 3") || ended.stderr.contains(":3"), "{ended}");
     }
@@ -114,7 +114,7 @@ async fn settings_that_make_no_sense_name_key_value_and_what_is_allowed() {
     ] {
         let trawl = Trawl::new();
         let config = trawl.write("crawl.toml", line);
-        let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]).set("--config", config);
+        let crawl = trawl.command("crawl", ["http://127.0.0.1:49/"]).set("--config", config);
         crawl.done().await.expect(2).says(parts);
     }
 }
@@ -129,7 +129,7 @@ async fn extraction_rules_that_cannot_be() {
     ] {
         let trawl = Trawl::new();
         let config = trawl.write("crawl.toml", &format!("[[extract]]\n{rule}\n"));
-        let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]).set("--config", config);
+        let crawl = trawl.command("crawl", ["http://127.0.0.1:49/"]).set("--config", config);
         crawl.done().await.expect(2).says(parts);
     }
 }
@@ -137,7 +137,7 @@ async fn extraction_rules_that_cannot_be() {
 #[tokio::test]
 async fn a_configuration_that_is_not_there() {
     let trawl = Trawl::new();
-    let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]).set("--config", "nowhere.toml");
+    let crawl = trawl.command("crawl", ["http://127.0.0.1:49/"]).set("--config", "nowhere.toml");
     crawl.done().await.expect(2).says(["nowhere.toml"]);
 }
 
@@ -167,7 +167,7 @@ async fn a_directory_of_something_else_is_left_alone() {
     fs::write(trawl.data().join("thesis.tex"), "ten years of work").unwrap();
 
     let data = trawl.data().display().to_string();
-    let crawl = trawl.crawl(["http://127.0.0.1:9/"]);
+    let crawl = trawl.crawl(["http://127.0.0.1:49/"]);
     crawl.done().await.expect(4).says([&data, "not a trawl data directory", "--data"]);
     assert_eq!(fs::read_dir(trawl.data()).unwrap().count(), 1);
 }
@@ -176,7 +176,7 @@ async fn a_directory_of_something_else_is_left_alone() {
 async fn a_data_directory_that_is_a_file() {
     let trawl = Trawl::new();
     let file = trawl.write("data", "a file");
-    let crawl = trawl.crawl(["http://127.0.0.1:9/"]);
+    let crawl = trawl.crawl(["http://127.0.0.1:49/"]);
     crawl.done().await.expect(4).says([&*file.to_string_lossy()]);
     assert_eq!(fs::read_to_string(file).unwrap(), "a file");
 }

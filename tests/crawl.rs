@@ -78,6 +78,58 @@ async fn scopes() {
 }
 
 #[tokio::test]
+async fn rules_of_canonical_form_take_urls_for_one_page() {
+    let site = Web::new()
+        .page("/", ["/a?utm_source=x", "/a", "/a?ref=1", "/b/index.html", "/b/", "/c?y=1&x=2"])
+        .page("/a", [])
+        .page("/b/", ["/c?x=2&y=1"])
+        .page("/c?x=2&y=1", [])
+        .serve()
+        .await;
+    let trawl = Trawl::new();
+    let crawl = trawl.crawl([site.url("/?gclid=1")]).set("--drop-params", "ref");
+    let rules = "tracking,default-documents,sort-query";
+    crawl.clone().set("--canon", rules).done().await.expect(0);
+    assert_eq!(site.paths(), ["/", "/a", "/b/", "/c?x=2&y=1"]);
+
+    // Whoever asks by another form is told of the same page, and the crawl keeps its rules.
+    let page = |path: &str| trawl.command("page", [site.url(path)]).set("--show", "json");
+    page("/b/index.html?utm_id=7").done().await.expect(0).says([&*site.url("/b/")]);
+    crawl.clone().done().await.expect(2).says(["canon", "another crawl"]);
+    crawl.set("--canon", "sort-query,tracking,default-documents").done().await.expect(0);
+}
+
+#[tokio::test]
+async fn hops_off_site_and_rules_for_some_urls() {
+    let far = Web::new().page("/", []).serve().await;
+    let (far_root, far_next) = (far.url("/"), far.url("/x"));
+    let near = Web::new().page("/", [&*far_root]).serve().await;
+    let near_root = near.url("/");
+    let site = Web::new()
+        .page(
+            "/",
+            ["/late/1", "/1", "/soon/1", "/few/1", "/few/2", "/few/3", &near_root, &far_next],
+        )
+        .serve()
+        .await;
+    let trawl = Trawl::new();
+    let rule = |prefix: &str, what: &str| {
+        format!("[[rules]]\nprefix = \"{}\"\n{what}\n", site.url(prefix))
+    };
+    let rules = [
+        rule("/late/", "priority = -1"),
+        rule("/soon/", "priority = 1"),
+        rule("/few/", "pages = 1"),
+    ];
+    let settings = trawl.write("crawl.toml", &rules.concat());
+    let crawl = trawl.crawl([site.url("/")]).set("--config", settings);
+    crawl.set("--hops-off-site", "1").done().await.expect(0).says(["2  not fetched"]);
+
+    assert_eq!(site.paths(), ["/", "/soon/1", "/1", "/few/1", "/late/1"]);
+    assert_eq!((near.paths(), far.paths()), (vec!["/".to_owned()], vec!["/x".to_owned()]));
+}
+
+#[tokio::test]
 async fn patterns_include_and_exclude() {
     let site = Web::new()
         .page("/", ["/a/1", "/a/2", "/b/1", "/a/1.pdf"])
@@ -131,7 +183,7 @@ async fn other_links_are_followed_if_asked_for() {
     let html = "<link rel=next href=/next><link rel='canonical' href=/canonical>
         <link rel=alternate href=/alternate><link rel=stylesheet href=/style>
         <meta http-equiv=refresh content='5; url=/refresh'>
-        <iframe src=/iframe></iframe><a href=/a rel='nofollow next'>a</a><map><area href=/area></map>";
+        <iframe src=/iframe></iframe><a href=/a rel='noopener next'>a</a><map><area href=/area></map>";
     let site = Web::new().answer("/", Answer::html(html)).serve().await;
     let trawl = Trawl::new();
     trawl.crawl([site.url("/")]).done().await.expect(0);
@@ -141,7 +193,7 @@ async fn other_links_are_followed_if_asked_for() {
         let link = pages.of(&site.url("/")).outlinks.iter().find(|link| link.url == site.url(path));
         link.and_then(|link| link.rel.clone())
     };
-    assert_eq!((rel("/a").as_deref(), rel("/area")), (Some("nofollow next"), None));
+    assert_eq!((rel("/a").as_deref(), rel("/area")), (Some("noopener next"), None));
 
     site.forget();
     let trawl = Trawl::new();

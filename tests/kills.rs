@@ -234,7 +234,7 @@ async fn a_page_that_kills_its_worker_takes_four_of_them_and_none_of_its_neighbo
     let was_busy = format!("{detail}; before that: status 503");
     let told = |url: String, detail: &str, via: String, depth: u32, attempts: usize| {
         json!({"url": url, "detail": detail, "worker": "w4", "via": via, "depth": depth,
-               "attempts": attempts})
+               "attempts": attempts, "trap": ""})
     };
     let want = [
         told(site.url("/17"), detail, site.url("/"), 1, DEATHS),

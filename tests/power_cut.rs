@@ -468,7 +468,7 @@ fn url_report(batch: &HostBatch, page: usize) -> UrlReport {
         elapsed: ms(1),
     };
     let digests = digest_page(&fetched);
-    let outlink = |url: &String| Outlink { url: url.clone(), kind: LinkKind::A, rel: None };
+    let outlink = |url: &String| Outlink::new(url.clone(), LinkKind::A);
     let meta = PageMeta {
         url: url.as_str().to_owned(),
         outlinks: links.iter().map(outlink).collect(),
@@ -491,9 +491,11 @@ fn url_report(batch: &HostBatch, page: usize) -> UrlReport {
             response_len: records.lengths.response.into(),
             request_len: records.lengths.request.into(),
             metadata_len: records.lengths.metadata.into(),
+            simhash: None,
         })),
-        offers: links.into_iter().map(|url| Offer { url, hops: 0 }).collect(),
+        offers: links.into_iter().map(|url| Offer { url, hops: 0, ..Default::default() }).collect(),
         host_delay_ms: None,
+        host_news: None,
         records: records.bytes,
     }
 }

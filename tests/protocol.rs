@@ -252,7 +252,11 @@ async fn reports_that_cannot_be_are_refused_as_a_whole() {
         let response = Response { status, sha1: vec![7; 20], ..Response::default() };
         Part::Url(UrlReport { outcome: Some(Outcome::Response(response)), ..failure(&batch) })
     };
-    let offers = || Part::Offers(Offers { offers: vec![Offer { url: site.url("/x"), hops: 0 }] });
+    let offers = || {
+        Part::Offers(Offers {
+            offers: vec![Offer { url: site.url("/x"), hops: 0, ..Default::default() }],
+        })
+    };
     let chunk = |bytes: usize| Part::Chunk(vec![0; bytes].into());
     let odd = Code::InvalidArgument;
 
@@ -283,7 +287,7 @@ async fn reports_that_cannot_be_are_refused_as_a_whole() {
     let told = Failure { kind: "timeout".into(), detail: long.clone(), ..Failure::default() };
     let told = UrlReport { outcome: Some(Outcome::Failure(told)), ..failure(&batch) };
     reports.push((vec![header(), Part::Url(told)], odd, "what is said about a URL may take"));
-    let offer = Offer { url: site.url(&format!("/{long}")), hops: 0 };
+    let offer = Offer { url: site.url(&format!("/{long}")), ..Offer::default() };
     let found = UrlReport { offers: vec![offer], ..failure(&batch) };
     reports.push((vec![header(), Part::Url(found)], odd, "a URL has 2048 bytes at most"));
     reports.push((vec![header(), fails(), offers()], odd, "further offers after a few"));
@@ -377,7 +381,7 @@ async fn names_and_specifications_that_cannot_be() {
     let mut control = ControlClient::new(connected(&cluster).await);
     let good = || SubmitRequest {
         name: "new".into(),
-        seeds: vec!["http://127.0.0.1:9/".into()],
+        seeds: vec!["http://127.0.0.1:49/".into()],
         spec_json: "{}".into(),
         take_up: false,
     };

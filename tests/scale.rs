@@ -178,14 +178,19 @@ fn end(frontier: &mut Frontier<SledStore>, batch: &Batch, page: usize, numbered:
         body_bytes: 30_000,
         wire_bytes: 30_000,
         fetched_at: 0,
+        simhash: None,
     };
     let report = Report {
         token: batch.token,
         at: batch.at,
         id,
         outcome,
-        offers: links.map(|n| Offer { url: numbered.url(n), hops: 0 }).collect(),
+        offers: links
+            .map(|n| Offer { url: numbered.url(n), hops: 0, ..Default::default() })
+            .collect(),
         host_delay: None,
+        news: None,
+        reported_at: 0,
     };
     let place = Place { segment: 1, offset: 0, response_len: 1, request_len: 1, metadata_len: 1 };
     frontier.apply(ticket, report, Some(place), NOW, 0.0).unwrap();

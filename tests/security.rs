@@ -145,7 +145,7 @@ async fn a_data_directory_has_one_master_and_a_name_one_worker() {
     let master = trawl.master().serve().await;
     let data = trawl.data().display().to_string();
     trawl.master().done().await.expect(4).says(["in use", &data]);
-    let crawl = trawl.command("crawl", ["http://127.0.0.1:9/"]);
+    let crawl = trawl.command("crawl", ["http://127.0.0.1:49/"]);
     crawl.done().await.expect(4).says(["in use", &data]);
 
     let worker = trawl.worker(&master.url).set("--name", "w").variable("TRAWL_LOG", "info");

@@ -88,7 +88,7 @@ async fn a_stopped_crawl_ends_with_its_queue_kept_and_can_be_resumed() {
     assert_eq!(sites.again(), 0);
 
     // Without a worker, and paused before: nothing has to end first.
-    cluster.submit("d", ["http://127.0.0.1:9/"]).done().await.expect(0);
+    cluster.submit("d", ["http://127.0.0.1:49/"]).done().await.expect(0);
     cluster.ask("pause", ["d"]).done().await.expect(0);
     cluster.ask("stop", ["d"]).done().await.expect(0);
     cluster.crawl_until("d", |crawl| crawl["reason"] == "stopped").await;
@@ -356,7 +356,10 @@ async fn why_tells_what_is_known_of_a_url() {
     assert!((1..=30_000).contains(&left), "{left}");
     let forbidden = why(site.url("/secret/x")).await;
     holds(&forbidden, json!({"state": "failed", "class": "robots", "via": site.url("/")}));
-    holds(&forbidden, json!({"detail": "disallowed by robots.txt: Disallow: /secret/ (for *)"}));
+    holds(
+        &forbidden,
+        json!({"detail": "disallowed by robots.txt, line 2: Disallow: /secret/ (for *)"}),
+    );
     let broken = why(site.url("/broken")).await;
     holds(&broken, json!({"state": "waiting", "failures": 1, "losses": 0}));
     holds(&broken, json!({"reason": "its host is lent out, and others of it come first"}));
@@ -367,7 +370,10 @@ async fn why_tells_what_is_known_of_a_url() {
     holds(&failed, json!({"state": "failed", "class": "broken", "failures": 2, "via": ""}));
     let unknown = why(site.url("/never")).await;
     holds(&unknown, json!({"state": "unknown", "via": ""}));
-    holds(&unknown, json!({"reason": "no page that was fetched links to it, as far as is known"}));
+    holds(
+        &unknown,
+        json!({"reason": "no page that was fetched leads to it, as far as is known; a link that asks not to be followed does not count"}),
+    );
     let foreign = why("http://elsewhere.invalid/".into()).await;
     holds(&foreign, json!({"state": "unknown"}));
     assert!(foreign["reason"].as_str().unwrap().starts_with("its scope does not admit it: "));
@@ -395,7 +401,7 @@ async fn hosts_are_told(cluster: &Cluster, url: &str) {
     let host = &hosts["hosts"][0];
     assert_eq!(
         keys(host),
-        ["crawl", "delay_ms", "due_ms", "key", "leased", "pages", "queued", "worker"]
+        ["crawl", "delay_ms", "due_ms", "key", "leased", "pages", "queued", "rests", "worker"]
     );
     assert_eq!((&host["key"], &host["worker"]), (&json!(url), &json!("w")));
     assert_eq!((&host["pages"], &host["due_ms"]), (&json!(2), &Value::Null));
@@ -442,7 +448,7 @@ async fn a_page_that_kills_its_workers_is_quarantined_until_somebody_decides() {
         assert_eq!(
             *url,
             json!({"url": site.url("/poison"), "detail": detail, "via": site.url("/"),
-                   "depth": 1, "attempts": 4, "worker": "w"})
+                   "depth": 1, "attempts": 4, "worker": "w", "trap": ""})
         );
     }
     let [kept, dropped] = sites.each_ref().map(|site| site.url("/poison"));

@@ -1,8 +1,12 @@
 //! What a page says, whatever it is written in: charsets, content codings, links, fields.
 
+use std::{fs, path::Path, time::Duration};
+
 use encoding_rs::{BIG5, EUC_KR, Encoding, GBK, SHIFT_JIS, UTF_16LE, WINDOWS_1251};
-use harness::{Answer, Page, Trawl, Web};
+use harness::{Answer, Page, Trawl, Web, env, tools::python};
 use serde_json::json;
+use trawl_shared::page::CharsetSource;
+use trawl_worker::parse::{self, Decoded};
 
 /// Crawls one page and returns what is known of it.
 async fn page(answer: Answer, options: &[(&str, &str)]) -> Page {
@@ -24,6 +28,159 @@ fn in_charset(charset: &'static Encoding, text: &str) -> Vec<u8> {
 fn reading(page: &Page) -> (&str, &str, &str) {
     let of = |key: &str| page.charset[key].as_str().unwrap_or_default();
     (page.title.as_deref().unwrap_or_default(), of("name"), of("by"))
+}
+
+/// Reads bytes as the page of that header, without a list of charsets.
+fn decode<'a>(body: &'a [u8], header: Option<&str>) -> Decoded<'a> {
+    parse::decode(body, header, &[], true, &|| Duration::ZERO)
+}
+
+#[test]
+fn every_label_of_the_encoding_standard_is_known() {
+    let table = include_str!("fixtures/encoding_labels.txt");
+    let mut count = 0;
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let (name, labels) = line.split_once(' ').unwrap();
+        for label in labels.split(' ') {
+            count += 1;
+            for spelled in [label.to_owned(), label.to_uppercase(), format!("\"{label}\"")] {
+                let header = format!("text/html; charset={spelled}");
+                let charset = decode(b"<p>x", Some(&header)).charset;
+                // Browsers show nothing of a page in a "replacement" charset; we guess.
+                let want = match name {
+                    "replacement" => ("UTF-8", CharsetSource::Guess),
+                    _ => (name, CharsetSource::Header),
+                };
+                assert_eq!((&*charset.name, charset.by), want, "{header}");
+            }
+            for meta in [
+                format!("<meta charset={label}>"),
+                format!("<meta content='text/html;charset={label}' http-equiv=Content-Type>"),
+                format!("<?xml version='1.0' encoding='{label}'?><p>"),
+            ] {
+                let charset = decode(meta.as_bytes(), Some("text/html")).charset;
+                // Who can read the declaration cannot be in UTF-16.
+                let want = match name {
+                    "replacement" => ("UTF-8", CharsetSource::Guess),
+                    "UTF-16LE" | "UTF-16BE" => ("UTF-8", CharsetSource::Meta),
+                    "x-user-defined" if meta.starts_with("<meta") => {
+                        ("windows-1252", CharsetSource::Meta)
+                    }
+                    _ => (name, CharsetSource::Meta),
+                };
+                assert_eq!((&*charset.name, charset.by), want, "{meta}");
+            }
+        }
+    }
+    assert_eq!(count, 228);
+    for label in ["utf-7", "utf-32", "cp437", "ebcdic-cp-us", "unknown-8bit"] {
+        let header = format!("text/html; charset={label}");
+        assert_eq!(decode(b"+ADw-p", Some(&header)).charset.by, CharsetSource::Guess, "{label}");
+    }
+}
+
+/// Pages that people have written, in the charsets of their languages, each as Python encodes it and
+/// the text that it stands for.
+struct Written {
+    charset: String,
+    name: &'static Encoding,
+    page: Vec<u8>,
+    text: String,
+}
+
+fn written(folder: &Path) -> Vec<Written> {
+    let manual = env::folder().join("sites/root/apache/usr/share/doc/apache2-doc/manual");
+    let made = python("readers/transcode.py", [manual.as_path(), folder]);
+    assert!(made.is_ok, "{}", made.text);
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+    let mut written: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "page"))
+        .filter_map(|path| {
+            let charset = path.file_name()?.to_str()?.split('.').next()?.to_owned();
+            let name = Encoding::for_label(charset.as_bytes())?;
+            let text = fs::read_to_string(path.with_extension("text")).ok()?;
+            Some(Written { charset, name, page: fs::read(path).ok()?, text })
+        })
+        .collect();
+    written.sort_by(|one, other| one.charset.cmp(&other.charset));
+    written
+}
+
+#[test]
+fn real_pages_are_read_by_what_they_declare() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = written(folder.path());
+    assert_eq!(pages.len(), 76);
+    for Written { charset, name, page, text } in pages {
+        let is_wide = charset.starts_with("utf-16");
+        let header = format!("text/html; charset={charset}");
+        let other = if charset == "koi8-r" { "windows-1251" } else { "koi8-r" };
+        let read = |page: &[u8], header: Option<&str>| {
+            let decoded = decode(page, header);
+            let charset = decoded.charset;
+            (decoded.text.into_owned(), charset.name, charset.by, charset.lossy)
+        };
+        let right = |by| (text.clone(), name.name().to_owned(), by, false);
+
+        assert!(read(&page, Some(&header)) == right(CharsetSource::Header), "{charset}");
+
+        // The header wins over a wrong meta.
+        let meta = format!("<meta charset={other}>");
+        let meta_bytes: Vec<u8> = match name.name() {
+            "UTF-16LE" => meta.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            "UTF-16BE" => meta.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+            _ => meta.clone().into_bytes(),
+        };
+        let (got, ..) = read(&[&meta_bytes, &page[..]].concat(), Some(&header));
+        assert!(got == format!("{meta}{text}"), "{charset}: a wrong meta");
+
+        // A mark wins over a wrong header.
+        if is_wide || charset == "utf-8" {
+            let mark = match name.name() {
+                "UTF-16LE" => vec![0xff, 0xfe],
+                "UTF-16BE" => vec![0xfe, 0xff],
+                _ => vec![0xef, 0xbb, 0xbf],
+            };
+            let marked = [&mark, &page[..]].concat();
+            let wrong = format!("text/html; charset={other}");
+            assert!(read(&marked, Some(&wrong)) == right(CharsetSource::Mark), "{charset}");
+        } else {
+            let meta = format!("<meta charset={charset}>");
+            let declared = [meta.as_bytes(), &page].concat();
+            let (got, _, by, lossy) = read(&declared, Some("text/html"));
+            let is_right = got == format!("{meta}{text}");
+            assert!(is_right && by == CharsetSource::Meta && !lossy, "{charset}: its own meta");
+
+            // A wrong header is believed, as browsers do; the page is read all the same.
+            let wrong = format!("text/html; charset={other}");
+            let (got, believed, by, _) = read(&declared, Some(&wrong));
+            assert!(believed.eq_ignore_ascii_case(other) && by == CharsetSource::Header);
+            let ascii = |text: &str| text.matches("href=").count();
+            if charset != "iso-2022-jp" {
+                assert_eq!(ascii(&got), ascii(&text), "{charset}: its markup survives");
+            }
+        }
+    }
+}
+
+#[test]
+fn real_pages_that_declare_nothing_are_read_by_a_guess() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut wrong = Vec::new();
+    for Written { charset, page, text, .. } in written(folder.path()) {
+        // Browsers do not guess this one either: its bytes are ASCII, which is UTF-8.
+        if charset == "iso-2022-jp" {
+            continue;
+        }
+        let decoded = decode(&page, Some("text/html"));
+        assert_eq!(decoded.charset.by, CharsetSource::Guess);
+        if decoded.text != text {
+            wrong.push(format!("{charset} read as {}", decoded.charset.name));
+        }
+    }
+    // Two of 73, of kinds that share most letters; browsers use the same detector.
+    wrong.sort();
+    assert_eq!(wrong, ["windows-1252 read as windows-1250", "windows-1257 read as windows-1250"]);
 }
 
 #[tokio::test]

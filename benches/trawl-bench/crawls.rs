@@ -182,6 +182,7 @@ impl Trawl {
 fn options(command: &mut Command, job: &Job<'_>) {
     command
         .args(["--allow-net", "127.0.0.0/8", "--delay", "0s", "--robots", "ignore"])
+        .args(["--group-hosts", "0"])
         .args(["--scope", job.scope])
         .args(job.seeds);
 }

@@ -135,7 +135,11 @@ fn offer_all(frontier: &mut Sled, leading: &[Batch]) -> Result<f64, Failure> {
     let mut spent = 0.0;
     for (page, batch) in leading.iter().enumerate() {
         let url = |n| format!("http://host{}.example/section/page{n}.html", n / URLS_PER_HOST);
-        let offers = (page * COMMIT..(page + 1) * COMMIT).map(|n| Offer { url: url(n), hops: 0 });
+        let offers = (page * COMMIT..(page + 1) * COMMIT).map(|n| Offer {
+            url: url(n),
+            hops: 0,
+            ..Default::default()
+        });
         let offers = offers.collect();
         let start = Instant::now();
         end(frontier, batch, &batch.urls[0].url, offers)?;
@@ -164,9 +168,11 @@ fn end(frontier: &mut Sled, batch: &Batch, url: &str, offers: Vec<Offer>) -> Res
         body_bytes: 30_000,
         wire_bytes: 30_000,
         fetched_at: 0,
+        simhash: None,
     };
     let (token, at) = (batch.token, batch.at);
-    let report = Report { token, at, id, outcome, offers, host_delay: None };
+    let report =
+        Report { token, at, id, outcome, offers, host_delay: None, news: None, reported_at: 0 };
     let place = Place { segment: 1, offset: 0, response_len: 1, request_len: 1, metadata_len: 1 };
     frontier.apply(ticket, report, Some(place), NOW, 0.0)?;
     Ok(())

@@ -312,6 +312,10 @@ impl Drop for Containers {
     fn drop(&mut self) {
         if thread::panicking() {
             let logs = self.composer().args(["logs", "--no-color", "--tail", "40"]).output();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the logs are those of our own containers"
+            )]
             let _ = io::stderr().write_all(&logs.map(|logs| logs.stdout).unwrap_or_default());
         }
         remove(&self.project);

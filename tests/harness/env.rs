@@ -13,7 +13,7 @@ pub(crate) fn dynamic_trawl() -> PathBuf {
 }
 
 /// The folder that `tests/setup` made.
-pub(crate) fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     from_environment("TRAWL_TEST_ENV")
 }
 

@@ -17,7 +17,7 @@ mod audit;
 mod cluster;
 pub mod containers;
 mod disk;
-mod env;
+pub mod env;
 pub mod network;
 mod pages;
 pub mod real;

@@ -8,8 +8,8 @@
 //! A network goes with the value; what a killed run left behind goes before the next one.
 
 use std::{
-    fs::File,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::AsFd as _,
     path::Path,
     process::{self, Command},
@@ -21,6 +21,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The addresses of all hosts.
 pub const NETWORK: &str = "203.0.113.0/24";
+
+/// Where iproute2 keeps what a namespace has in the place of this machine's `/etc`.
+const ETC: &str = "/etc/netns";
 
 /// Begins the name of every namespace; then come this process, and which of its networks it is.
 const PREFIX: &str = "trawl-test-";
@@ -99,6 +102,7 @@ impl Drop for Network {
         for name in self.hosts.iter().map(|host| &host.namespace).chain([&self.switch]) {
             // One that could not be made cannot be removed either.
             let _ = Command::new("ip").args(["netns", "del", name]).status();
+            let _ = fs::remove_dir_all(Path::new(ETC).join(name));
         }
     }
 }
@@ -119,17 +123,118 @@ impl Host {
     /// # Panics
     /// If it cannot be had.
     pub fn listen(&self) -> TcpListener {
-        let (namespace, address) = (self.namespace.clone(), SocketAddr::from((self.address, 0)));
+        self.listen_at((self.address, 0))
+    }
+
+    /// A socket of this process that listens at one of the host's addresses.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub fn listen_at(&self, address: impl Into<SocketAddr>) -> TcpListener {
+        let address = address.into();
+        self.within(move || {
+            let listener = TcpListener::bind(address).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        })
+    }
+
+    /// A UDP socket of this process at one of the host's addresses.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub fn datagrams_at(&self, address: impl Into<SocketAddr>) -> UdpSocket {
+        let address = address.into();
+        self.within(move || {
+            let socket = UdpSocket::bind(address).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        })
+    }
+
+    /// Makes sockets on this host.
+    fn within<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = self.namespace.clone();
         // A socket stays in the namespace in which it was made; a thread moves there alone.
         let make = move || {
             let namespace = File::open(Path::new("/run/netns").join(namespace)).unwrap();
             let network = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(namespace.as_fd(), network).unwrap();
-            let listener = TcpListener::bind(address).unwrap();
-            listener.set_nonblocking(true).unwrap();
-            listener
+            make()
         };
         thread::spawn(make).join().expect("a socket on a host of the network")
+    }
+
+    /// Gives the host one more address, such as `198.51.100.1/32`.
+    ///
+    /// # Panics
+    /// If it cannot have it.
+    pub fn also_at(&self, address: &str) {
+        let mut words = vec!["ip", "-n", &self.namespace, "address", "add", address, "dev", "eth0"];
+        if address.contains("::") {
+            // Nobody else has it, and nobody waits to find that out.
+            words.push("nodad");
+        }
+        run(&words);
+    }
+
+    /// Sends what is for neither the host nor its wire to this neighbour.
+    ///
+    /// # Panics
+    /// If it cannot be.
+    pub fn goes_by(&self, neighbour: IpAddr) {
+        let (family, neighbour) =
+            (if neighbour.is_ipv4() { "-4" } else { "-6" }, neighbour.to_string());
+        let way = ["route", "add", "default", "via", &neighbour, "dev", "eth0"];
+        run(&[&["ip", family, "-n", &self.namespace][..], &way].concat());
+    }
+
+    /// Lets programs on the host ask this name server and no other.
+    ///
+    /// # Panics
+    /// If that cannot be written down.
+    pub fn asks(&self, server: Ipv4Addr) {
+        let folder = Path::new(ETC).join(&self.namespace);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+    }
+
+    /// Counts from now on, in the place of earlier counts, the packets of TCP and UDP that
+    /// leave the host for another address than these.
+    ///
+    /// # Panics
+    /// If they cannot be counted.
+    pub fn count_packets_but_to(&self, allowed: &[&str]) {
+        self.nft("add table inet watch");
+        self.nft("delete table inet watch");
+        self.nft("add table inet watch");
+        self.nft("add chain inet watch going { type filter hook output priority 10; }");
+        for allowed in allowed {
+            self.nft(&format!("add rule inet watch going ip daddr {allowed} accept"));
+        }
+        self.nft("add rule inet watch going meta l4proto { tcp, udp } counter");
+    }
+
+    /// How many packets were counted.
+    ///
+    /// # Panics
+    /// If they are not counted.
+    pub fn packets(&self) -> u64 {
+        let listed = ["nft", "list", "chain", "inet", "watch", "going"];
+        let listed = [&["netns", "exec", &self.namespace][..], &listed].concat();
+        let listed = Command::new("ip").args(listed).output().unwrap().stdout;
+        let listed = String::from_utf8(listed).unwrap();
+        let counted = listed.split("counter packets ").nth(1).expect("a counter");
+        counted.split(' ').next().unwrap_or_default().parse().unwrap()
+    }
+
+    /// Drops what comes for this address of the host from now on, so that it is not even
+    /// refused.
+    ///
+    /// # Panics
+    /// If it cannot be dropped.
+    pub fn swallow(&self, address: Ipv4Addr) {
+        self.nft(&format!("add rule inet cut coming ip daddr {address} drop"));
     }
 
     /// Drops packets between this host and another one from now on, until [`Host::heal`].
@@ -163,6 +268,7 @@ fn remove_leftovers() {
         if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
             // Another test may have been quicker.
             let _ = Command::new("ip").args(["netns", "del", name]).status();
+            let _ = fs::remove_dir_all(Path::new(ETC).join(name));
         }
     }
 }

@@ -43,8 +43,14 @@ pub struct Page {
     /// The charset, and what decided on it.
     #[serde(default)]
     pub charset: Map<String, Value>,
+    /// What it asks of the crawler.
+    #[serde(default)]
+    pub directives: Vec<String>,
     /// Why the body is not whole.
     pub truncated: Option<String>,
+    /// Whether it was not read to its end.
+    #[serde(default)]
+    pub parse_cut: bool,
 }
 
 /// One link of a page.
@@ -56,6 +62,11 @@ pub struct Outlink {
     pub kind: String,
     /// Its `rel` attribute.
     pub rel: Option<String>,
+    /// Whether it is not followed, as the page or the link asks.
+    #[serde(default)]
+    pub nofollow: bool,
+    /// When a sitemap or a feed says that it changed.
+    pub lastmod: Option<String>,
 }
 
 /// All pages of a crawl, by URL.

@@ -23,6 +23,8 @@ use crate::{Duration, network::Host, secs};
 #[derive(Debug, Default)]
 pub struct Web {
     answers: HashMap<String, Vec<Answer>>,
+    /// What other paths answer.
+    made_up: Option<fn(&str) -> Answer>,
 }
 
 /// A web that is being served, until dropped.
@@ -115,6 +117,11 @@ impl Answer {
         Self::status(status).header("Location", location)
     }
 
+    /// With this status.
+    pub fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
     /// With one more header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -122,11 +129,16 @@ impl Answer {
     }
 
     /// With its body compressed by gzip.
-    pub fn gzipped(mut self) -> Self {
+    pub fn gzipped(self) -> Self {
+        self.gzip().header("Content-Encoding", "gzip")
+    }
+
+    /// With its body compressed by gzip, without a word of it: a file that is so.
+    pub fn gzip(mut self) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(&self.body).expect("memory takes all");
         self.body = encoder.finish().expect("memory takes all");
-        self.header("Content-Encoding", "gzip")
+        self
     }
 
     /// Only after a while.
@@ -190,6 +202,12 @@ impl Web {
         self
     }
 
+    /// With an answer for every path that has none of its own.
+    pub fn made_up(mut self, answer: fn(&str) -> Answer) -> Self {
+        self.made_up = Some(answer);
+        self
+    }
+
     /// With a robots.txt.
     pub fn robots(self, text: &str) -> Self {
         self.answer("/robots.txt", Answer::text(text))
@@ -231,6 +249,11 @@ impl Web {
         self.serve_by(TcpListener::from_std(host.listen()).unwrap())
     }
 
+    /// Serves it at one of the addresses of a host of a network.
+    pub fn serve_at_address(self, host: &Host, address: impl Into<SocketAddr>) -> Site {
+        self.serve_by(TcpListener::from_std(host.listen_at(address)).unwrap())
+    }
+
     fn serve_by(self, listener: TcpListener) -> Site {
         let log = Arc::new(Log {
             visits: Mutex::default(),
@@ -247,7 +270,7 @@ impl Web {
     fn answer_to(&self, path: &str, visit: usize) -> Answer {
         match self.answers.get(path) {
             Some(answers) => answers[visit.min(answers.len() - 1)].clone(),
-            None => Answer::status(404),
+            None => self.made_up.map_or_else(|| Answer::status(404), |answer| answer(path)),
         }
     }
 }
