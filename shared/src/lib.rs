@@ -1,10 +1,10 @@
 //! What both sides of trawl must mean the same by.
 //!
-//! Knows no network, no database and no HTML. In reading order: the units that
-//! settings are written in, the URL and its canonical form, patterns of hosts, what
-//! nobody may read, which URLs a crawl admits and which are traps, what requests carry
-//! besides, what a robots.txt allows, the crawl's specification, what can become of a
-//! URL and when it is tried again, how a host is treated, the lease, the page's
+//! Knows no network, no database and no HTML. In reading order: the units that settings
+//! are written in, the URL and its canonical form, patterns of hosts and their addresses,
+//! what nobody may read, which URLs a crawl admits and which are traps, what requests
+//! carry besides, what a robots.txt allows, the crawl's specification, what can become of
+//! a URL and when it is tried again, how a host is treated, the lease, the page's
 //! records; then time, shutdown, logs, who may talk to whom, and text from the web made
 //! safe to print.
 
@@ -15,6 +15,8 @@ pub mod url;
 pub mod canon;
 
 pub mod host_pattern;
+
+pub mod address;
 
 pub mod secret;
 

@@ -39,6 +39,12 @@ const fn one() -> u32 {
     1
 }
 
+/// The group of the crawl's that a host is of, in place of those of its address and
+/// domain.
+pub fn named_group<'a>(spec: &'a CrawlSpec, url: &CrawlUrl) -> Option<&'a GroupRule> {
+    spec.groups.iter().find(|group| group.has(url))
+}
+
 impl GroupRule {
     /// Whether the URL's host is of the group.
     pub fn has(&self, url: &CrawlUrl) -> bool {

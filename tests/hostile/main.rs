@@ -10,6 +10,7 @@
 mod addresses;
 mod attackers;
 mod bodies;
+mod farm;
 mod names;
 mod ports;
 mod proxies;

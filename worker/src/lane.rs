@@ -17,14 +17,15 @@ use std::{
 
 use futures::{FutureExt, future::join_all};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OnceCell},
     time::{Instant, sleep, sleep_until},
 };
-use trawl_proto::v1::{HostBatch, HostNews, LeasedUrl, RobotsState, url_report::Outcome};
+use trawl_proto::v1::{HostBatch, HostNews, HostRef, LeasedUrl, RobotsState, url_report::Outcome};
 use trawl_shared::{
+    address::octets,
     lease::Token,
     outcome::FailureKind,
-    politeness::adaptive_delay,
+    politeness::{adaptive_delay, named_group},
     robots::Rules,
     spec::{CONNECTIONS_MAX, CrawlSpec, RobotsPolicy},
     url::CrawlUrl,
@@ -35,6 +36,7 @@ use crate::{
     crawls::ReadyCrawl,
     fetch::{Fetch, FetchError, Page, fetch_robots},
     master::{Life, MasterError},
+    neighbours::Place,
     news,
     pipeline::Worker,
     report::Outgoing,
@@ -401,7 +403,8 @@ impl WorkState {
 /// Runs a lane until its work is done or the worker stops. What it leaves is
 /// handed back by the pipeline, or runs out.
 pub(crate) async fn run<F: Fetch>(worker: Arc<Worker<F>>, work: Arc<Work>) {
-    let line = |_| run_line(Line::new(Arc::clone(&worker), Arc::clone(&work)));
+    let site = Site::default();
+    let line = |_| run_line(Line::new(Arc::clone(&worker), Arc::clone(&work), site.clone()));
     join_all((0..work.connections()).map(line)).await;
     work.end();
 }
@@ -422,7 +425,10 @@ async fn run_line<F: Fetch>(mut line: Line<F>) {
         match line.fetch_and_report(&task).await {
             Ok(Done::Well) => {}
             Ok(Done::Troubled) => worker.recall(&work.end()),
-            Ok(Done::NotYet) => {
+            Ok(done @ (Done::NotYet | Done::Crowded)) => {
+                if done == Done::Crowded {
+                    worker.recall(&work.end());
+                }
                 if !work.put_back(task) {
                     worker.recall_one(token);
                 }
@@ -447,6 +453,8 @@ enum Done {
     Troubled,
     /// It did not begin: it is somebody else's turn, or it is wanted back.
     NotYet,
+    /// It did not begin: enough of the host's neighbours are visited.
+    Crowded,
 }
 
 /// Why there is no outcome of a URL.
@@ -456,6 +464,20 @@ enum NoOutcome {
     LetGo,
     /// The host is not free yet, or the URL is wanted back.
     NotYet,
+    /// Enough hosts are visited at the host's address.
+    Crowded,
+}
+
+/// Where a lane's host is, once that was looked up.
+type Site = Arc<OnceCell<Whereabouts>>;
+
+#[derive(Debug)]
+enum Whereabouts {
+    /// It has a place there.
+    At(Place),
+    /// Not known, or its crawl does not ask.
+    Anywhere,
+    Crowded,
 }
 
 /// One of a lane's connections.
@@ -463,14 +485,15 @@ struct Line<F> {
     worker: Arc<Worker<F>>,
     work: Arc<Work>,
     account: Account,
+    site: Site,
     /// When the host may be fetched from again; none before the first fetch, for
     /// which the master has waited.
     free_at: Option<Instant>,
 }
 
 impl<F: Fetch> Line<F> {
-    fn new(worker: Arc<Worker<F>>, work: Arc<Work>) -> Self {
-        Self { worker, work, account: Account::new(), free_at: None }
+    fn new(worker: Arc<Worker<F>>, work: Arc<Work>, site: Site) -> Self {
+        Self { worker, work, account: Account::new(), site, free_at: None }
     }
 
     /// Does a task. The error says why its lease cannot be worked on.
@@ -497,9 +520,10 @@ impl<F: Fetch> Line<F> {
         };
         let outcome = self.outcome(&crawl, leased.clone(), url.clone(), task);
         // A defect in one page's handling ends that page, not the lane.
-        let outgoing = match AssertUnwindSafe(outcome).catch_unwind().await {
+        let mut outgoing = match AssertUnwindSafe(outcome).catch_unwind().await {
             Ok(Ok(outgoing)) => outgoing,
             Ok(Err(NoOutcome::NotYet)) => return Ok(Done::NotYet),
+            Ok(Err(NoOutcome::Crowded)) => return Ok(Done::Crowded),
             Ok(Err(NoOutcome::LetGo)) if worker.stop.is_cancelled() => return Ok(Done::Well),
             Ok(Err(NoOutcome::LetGo)) => return Err("it was not renewed in time".to_owned()),
             Err(_) => {
@@ -508,6 +532,10 @@ impl<F: Fetch> Line<F> {
                 self.account.failure(&leased, &url, FailureKind::Internal, detail, None)
             }
         };
+        let news = outgoing.report.host_news.as_mut();
+        if let (Some(news), Some(Whereabouts::At(place))) = (news, self.site.get()) {
+            news.address = octets(place.address);
+        }
         let is_troubled = outgoing.report.host_news.as_ref().is_some_and(|news| news.troubled);
         worker.note(&outgoing);
         worker.outbox.put(outgoing).await;
@@ -540,6 +568,7 @@ impl<F: Fetch> Line<F> {
         url: CrawlUrl,
         task: &Task,
     ) -> Result<Outgoing, NoOutcome> {
+        self.look_around(crawl, &url, task.lease).await?;
         let mut pace = task.pace();
         let mut between = task.lease.pace.between();
         if crawl.spec.robots == RobotsPolicy::Obey {
@@ -578,6 +607,35 @@ impl<F: Fetch> Line<F> {
                 Ok(outgoing)
             }
             Err(error) => Ok(self.account.fetch_failure(&leased, &url, &error)),
+        }
+    }
+
+    /// Takes a place at the host's address before the lane's first request.
+    async fn look_around(
+        &self,
+        crawl: &ReadyCrawl<F>,
+        url: &CrawlUrl,
+        lease: Lease,
+    ) -> Result<(), NoOutcome> {
+        let limit = crawl.spec.group_hosts;
+        let look = async || {
+            if limit == 0 || named_group(&crawl.spec, url).is_some() {
+                return Ok(Whereabouts::Anywhere);
+            }
+            let address = self.while_held(lease.token, crawl.fetcher.address(url)).await?;
+            let Some(address) = address else { return Ok(Whereabouts::Anywhere) };
+            let host = HostRef { crawl: lease.crawl, host: lease.host };
+            Ok(match self.worker.neighbours.enter(host, address, limit) {
+                Ok(place) => Whereabouts::At(place),
+                Err(found) => {
+                    self.worker.tell(found);
+                    Whereabouts::Crowded
+                }
+            })
+        };
+        match self.site.get_or_try_init(look).await? {
+            Whereabouts::Crowded => Err(NoOutcome::Crowded),
+            _ => Ok(()),
         }
     }
 

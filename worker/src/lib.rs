@@ -2,7 +2,7 @@
 //! pages and outlinks back. It keeps nothing that matters.
 //!
 //! In reading order: `pipeline` runs the loops, a `lane` fetches one host's URLs
-//! through `fetch` as far as `robots` lets it, `parse` reads them, `record` writes them
+//! through `fetch` as far as `robots` and its `neighbours` let it, `parse` reads them, `record` writes them
 //! down, `account`, `news` and `report` tell the master.
 
 pub mod pipeline;
@@ -16,6 +16,8 @@ mod holdings;
 mod crawls;
 
 mod lane;
+
+mod neighbours;
 
 mod robots;
 

@@ -13,9 +13,9 @@ use tower::util::BoxCloneSyncService;
 use trawl_proto::{
     CHUNK_BYTES, CHUNK_OFFERS, MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{
-        Activity, CrawlRequest, HandBackRequest, HostBatch, HostRef, JoinRequest, LeaseRequest,
-        Offer, Offers, RenewRequest, ReportHeader, ReportPart, RobotsReply, RobotsRequest,
-        UrlReport, Verdict, report_part::Part, worker_client::WorkerClient,
+        Activity, CrawlRequest, HandBackRequest, HostAddress, HostBatch, HostRef, JoinRequest,
+        LeaseRequest, Offer, Offers, RenewRequest, ReportHeader, ReportPart, RobotsReply,
+        RobotsRequest, UrlReport, Verdict, report_part::Part, worker_client::WorkerClient,
     },
 };
 use trawl_shared::{VERSION, lease::Token, scope::Scope, spec::CrawlSpec};
@@ -243,12 +243,17 @@ impl Master {
         Ok(verdicts)
     }
 
-    /// Gives leases back.
+    /// Gives leases back, and tells where hosts were found.
     ///
     /// # Errors
     /// If the master is away; the leases run out then.
-    pub async fn hand_back(&self, tokens: Vec<Token>) -> Result<(), MasterError> {
-        self.give_back(tokens.into_iter().map(|token| token.0).collect(), false).await
+    pub async fn hand_back(
+        &self,
+        tokens: Vec<Token>,
+        found: Vec<HostAddress>,
+    ) -> Result<(), MasterError> {
+        let tokens = tokens.into_iter().map(|token| token.0).collect();
+        self.give_back(HandBackRequest { tokens, found, ..HandBackRequest::default() }).await
     }
 
     /// Gives back everything that the master believes this worker to hold.
@@ -256,7 +261,7 @@ impl Master {
     /// # Errors
     /// As [`Master::hand_back`].
     pub async fn hand_back_all(&self) -> Result<(), MasterError> {
-        self.give_back(Vec::new(), true).await
+        self.give_back(HandBackRequest { all: true, ..HandBackRequest::default() }).await
     }
 
     /// A host's robots.txt, as some worker fetched it.
@@ -272,10 +277,10 @@ impl Master {
         self.in_session(call).await
     }
 
-    async fn give_back(&self, tokens: Vec<u64>, all: bool) -> Result<(), MasterError> {
+    async fn give_back(&self, leases: HandBackRequest) -> Result<(), MasterError> {
         let call = |session| {
             let (mut client, worker) = (self.client.clone(), self.worker.to_string());
-            let request = HandBackRequest { worker, session, tokens: tokens.clone(), all };
+            let request = HandBackRequest { worker, session, ..leases.clone() };
             async move { client.hand_back(limited(request, Duration::ZERO)).await }
         };
         self.in_session(call).await?;

@@ -1,10 +1,11 @@
 //! What a fetch showed of its host, for the master to share with all who fetch from it.
 
-use std::{io::Write, net::IpAddr, time::Duration};
+use std::{io::Write, time::Duration};
 
 use flate2::{Compression, write::ZlibEncoder};
 use trawl_proto::v1::{HostNews, RobotsNews, robots_news::Found};
 use trawl_shared::{
+    address::octets,
     politeness::{asks_for_rest, is_about_the_host},
     untrusted::Untrusted,
 };
@@ -75,15 +76,10 @@ fn zlib(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap_or_default()
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]

@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use trawl_proto::v1::{Activity, HostBatch, HostRef, Verdict, url_report::Outcome};
+use trawl_proto::v1::{Activity, HostAddress, HostBatch, HostRef, Verdict, url_report::Outcome};
 use trawl_shared::{backoff, known::Known, lease::Token};
 
 use crate::{
@@ -38,6 +38,7 @@ use crate::{
     holdings::{Asked, Holdings, renewal_interval, wait_max},
     lane::{self, Batch, Work},
     master::{Life, Master, MasterError},
+    neighbours::Neighbours,
     report::{Outbox, Outgoing, Outlet, outbox},
     robots::RobotsCache,
 };
@@ -59,6 +60,7 @@ pub(crate) struct Worker<F> {
     pub(crate) crawls: ReadyCrawls<F>,
     pub(crate) robots: RobotsCache,
     pub(crate) holdings: Holdings,
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) known: Mutex<Known>,
     pub(crate) outbox: Outbox,
     /// Which master's data the caches are about.
@@ -66,6 +68,8 @@ pub(crate) struct Worker<F> {
     counters: Counters,
     /// Leases that are ready to be handed back.
     wanted_back: Mutex<Vec<Token>>,
+    /// Where hosts are, for the master to hear before it lends them again.
+    found: Mutex<HashMap<(u32, u32), HostAddress>>,
     hand_back: Notify,
     /// Told when the worker may lease again after it had to drain.
     undrained: Notify,
@@ -110,6 +114,7 @@ pub async fn run<F: Fetch>(
         crawls: ReadyCrawls::new(make_fetcher),
         robots: RobotsCache::new(config.robots_hosts),
         holdings: Holdings::default(),
+        neighbours: Arc::default(),
         known: Mutex::new(Known::new(config.known_urls)),
         outbox,
         abort: CancellationToken::new(),
@@ -119,6 +124,7 @@ pub async fn run<F: Fetch>(
         life: Mutex::new(master.life()),
         counters: Counters::default(),
         wanted_back: Mutex::default(),
+        found: Mutex::default(),
         hand_back: Notify::new(),
         undrained: Notify::new(),
         failure: Mutex::default(),
@@ -222,7 +228,7 @@ async fn lease_more<F: Fetch>(worker: &Worker<F>, mut lows: mpsc::Receiver<HostR
                 let homeless = worker.take_more(batches, asked);
                 if !homeless.is_empty()
                     && let Some(Err(error)) =
-                        worker.unless_stopped(worker.master.hand_back(homeless)).await
+                        worker.unless_stopped(worker.master.hand_back(homeless, Vec::new())).await
                 {
                     tracing::debug!(%error, "leases were not handed back; they run out");
                 }
@@ -279,7 +285,8 @@ async fn hand_back_recalled<F: Fetch>(worker: Arc<Worker<F>>) {
     loop {
         worker.hand_back.notified().await;
         let tokens = std::mem::take(&mut *lock(&worker.wanted_back));
-        if let Err(error) = worker.master.hand_back(tokens).await {
+        let found = std::mem::take(&mut *lock(&worker.found)).into_values().collect();
+        if let Err(error) = worker.master.hand_back(tokens, found).await {
             tracing::debug!(%error, "leases were not handed back; they run out");
         }
     }
@@ -410,6 +417,13 @@ impl<F: Fetch> Worker<F> {
         if self.holdings.recall(token, 1) {
             self.give_back(token);
         }
+    }
+
+    /// Has the master told where hosts are, with what is handed back next.
+    pub(crate) fn tell(&self, found: Vec<HostAddress>) {
+        let key = |found: &HostAddress| found.host.map(|host| (host.crawl, host.host));
+        let found = found.into_iter().filter_map(|found| Some((key(&found)?, found)));
+        lock(&self.found).extend(found);
     }
 
     fn give_back(&self, token: Token) {

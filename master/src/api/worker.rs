@@ -1,6 +1,6 @@
 //! The Worker service.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -20,6 +20,7 @@ use trawl_proto::{
 };
 use trawl_shared::{
     VERSION,
+    address::from_octets,
     clock::wall_now,
     lease::{Token, Verdict},
     outcome::FailureKind,
@@ -202,10 +203,13 @@ impl v1::worker_server::Worker for WorkerApi {
         &self,
         request: Request<HandBackRequest>,
     ) -> Result<Response<HandBackReply>, Status> {
-        let HandBackRequest { worker, tokens, all, session } = request.into_inner();
+        let HandBackRequest { worker, tokens, all, session, found } = request.into_inner();
         let tokens = tokens.into_iter().map(Token).collect();
         let leases = if all { HandBack::All } else { HandBack::Tokens(tokens) };
-        self.crawls.hand_back(caller(&worker, session)?, leases).await?;
+        let found = found.iter().take(HOSTS_MAX);
+        let found =
+            found.filter_map(|it| Some((host_ref(it.host.as_ref()?), from_octets(&it.address)?)));
+        self.crawls.hand_back(caller(&worker, session)?, leases, found.collect()).await?;
         Ok(Response::new(HandBackReply {}))
     }
 
@@ -435,9 +439,6 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
 }
 
 fn host_news(news: v1::HostNews) -> HostNews {
-    let address = &news.address[..];
-    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
-    let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from)).ok();
     let robots = news.robots.and_then(|robots| robots.found).map(|found| match found {
         Found::Text(text) => RobotsNews::Found(text),
         Found::Unavailable(reason) => {
@@ -446,7 +447,7 @@ fn host_news(news: v1::HostNews) -> HostNews {
     });
     HostNews {
         elapsed: Duration::from_millis(news.elapsed_ms),
-        address,
+        address: from_octets(&news.address),
         troubled: news.troubled,
         retry_after: some_millis(news.retry_after_ms),
         robots,

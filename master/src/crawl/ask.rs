@@ -1,7 +1,7 @@
 //! Asking the owner of the crawls: the questions, the mailbox that they wait in,
 //! and the handle that puts them there.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +19,10 @@ use crate::{
         Piece, Quarantined, Release, Released, Report, RobotsFile, Specification, Submitted, Via,
     },
     pages::CrawlPages,
-    store::rows::{UrlState, Wish},
+    store::{
+        keys::HostRef,
+        rows::{UrlState, Wish},
+    },
     workers::{Activity, Caller, Hello, Unheard, WorkerStatus},
 };
 
@@ -187,13 +190,44 @@ pub(super) type About<A> = Result<A, NoCrawl>;
 
 #[derive(Debug)]
 pub(super) enum Question {
-    Join { worker: Arc<str>, hello: Hello, answer: To<Heard<Welcome>> },
-    Lease { caller: Caller, request: LeaseRequest, wait: Duration, answer: To<Heard<Vec<Batch>>> },
-    Specification { caller: Caller, crawl: u32, answer: To<Heard<Option<Specification>>> },
-    Renew { caller: Caller, tokens: Vec<Token>, activity: Activity, answer: To<Heard<Renewal>> },
-    Report { caller: Caller, deliveries: Vec<Delivery>, answer: To<Heard<Vec<Verdict>>> },
-    HandBack { caller: Caller, leases: HandBack, answer: To<Heard<()>> },
-    Robots { caller: Caller, host: u32, answer: To<Heard<Option<RobotsFile>>> },
+    Join {
+        worker: Arc<str>,
+        hello: Hello,
+        answer: To<Heard<Welcome>>,
+    },
+    Lease {
+        caller: Caller,
+        request: LeaseRequest,
+        wait: Duration,
+        answer: To<Heard<Vec<Batch>>>,
+    },
+    Specification {
+        caller: Caller,
+        crawl: u32,
+        answer: To<Heard<Option<Specification>>>,
+    },
+    Renew {
+        caller: Caller,
+        tokens: Vec<Token>,
+        activity: Activity,
+        answer: To<Heard<Renewal>>,
+    },
+    Report {
+        caller: Caller,
+        deliveries: Vec<Delivery>,
+        answer: To<Heard<Vec<Verdict>>>,
+    },
+    HandBack {
+        caller: Caller,
+        leases: HandBack,
+        found: Vec<(HostRef, IpAddr)>,
+        answer: To<Heard<()>>,
+    },
+    Robots {
+        caller: Caller,
+        host: u32,
+        answer: To<Heard<Option<RobotsFile>>>,
+    },
     Operator(OperatorQuestion),
 }
 
@@ -375,12 +409,17 @@ impl Crawls {
         Ok(self.ask(|answer| Question::Report { caller, deliveries, answer }).await??)
     }
 
-    /// Takes leases back.
+    /// Takes leases back, and note of where the worker's hosts were found.
     ///
     /// # Errors
     /// As [`Crawls::lease`].
-    pub async fn hand_back(&self, caller: Caller, leases: HandBack) -> Result<(), AskError> {
-        Ok(self.ask(|answer| Question::HandBack { caller, leases, answer }).await??)
+    pub async fn hand_back(
+        &self,
+        caller: Caller,
+        leases: HandBack,
+        found: Vec<(HostRef, IpAddr)>,
+    ) -> Result<(), AskError> {
+        Ok(self.ask(|answer| Question::HandBack { caller, leases, found, answer }).await??)
     }
 
     /// A host's robots.txt, if anything is known of it.

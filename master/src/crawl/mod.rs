@@ -280,9 +280,11 @@ impl<S: Store> Owner<S> {
                 let verdicts = self.report(&caller, deliveries, now)?;
                 later(answers, answer, verdicts);
             }
-            Question::HandBack { caller, leases, answer } => {
+            Question::HandBack { caller, leases, found, answer } => {
                 let heard = self.workers.hear(&caller, now);
                 if heard.is_ok() {
+                    // First: what is given back may be lent again at once.
+                    self.frontier.note_addresses(&caller.worker, &found);
                     self.frontier.hand_back(&caller.worker, &leases, now)?;
                 }
                 later(answers, answer, heard);

@@ -10,6 +10,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use trawl_shared::{
+    address::octets,
     outcome::Class,
     politeness,
     sabotage::{self, Fault},
@@ -35,7 +36,7 @@ pub(super) struct Gate {
     /// The crawls that have it in memory, ascending. Hardly ever more than one, and there
     /// are as many gates as hosts.
     crawls: Vec<u32>,
-    /// People have changed what holds for it while it is lent: it is wanted back.
+    /// What holds for it has changed while it is lent: it is wanted back.
     changed: bool,
     /// The groups in which it has a place while it is lent.
     pub(super) places: Vec<Place>,
@@ -46,7 +47,7 @@ pub(super) struct Gate {
 pub struct HostNews {
     /// How long the fetch took; zero if that is not known.
     pub elapsed: Duration,
-    /// The address that answered.
+    /// Where the host is.
     pub address: Option<IpAddr>,
     /// The host could not be reached, or asks for rest as a whole.
     pub troubled: bool,
@@ -183,14 +184,11 @@ impl<S: Store> Frontier<S> {
         now: Moment,
     ) {
         let Some(spec) = self.crawls.get(&at.crawl).map(|crawl| crawl.spec.clone()) else { return };
+        if let Some(address) = news.address {
+            self.note_address(at, address);
+        }
         let mut failures = 0;
         self.change_gate(at.host, |row| {
-            if let Some(address) = news.address {
-                row.address = match address {
-                    IpAddr::V4(v4) => v4.octets().to_vec(),
-                    IpAddr::V6(v6) => v6.octets().to_vec(),
-                };
-            }
             if !news.elapsed.is_zero() {
                 row.answer_ms = super::millis(news.elapsed).max(1);
             }
@@ -216,6 +214,32 @@ impl<S: Store> Frontier<S> {
         self.time_anew(at.host);
     }
 
+    /// Takes note of where a worker's hosts are. Of hosts that it does not have, it can
+    /// say nothing.
+    pub fn note_addresses(&mut self, worker: &str, found: &[(HostRef, IpAddr)]) {
+        for (at, address) in found {
+            let token = self.hosts.get(at).and_then(|host| host.leased.values().next());
+            let lease = token.and_then(|token| self.leases.get(token));
+            if lease.is_some_and(|lease| &*lease.worker == worker) {
+                self.note_address(*at, *address);
+            }
+        }
+    }
+
+    fn note_address(&mut self, at: HostRef, address: IpAddr) {
+        let address = octets(address);
+        if self.known(at.host).is_some_and(|row| row.address == address) {
+            return;
+        }
+        self.change_gate(at.host, |row| row.address = address);
+        if self.gates.get(&at.host).is_some_and(|gate| gate.holder == Some(at.crawl)) {
+            let is_over_full = self.take_further_places(at);
+            if let Some(gate) = self.gates.get_mut(&at.host) {
+                gate.changed |= is_over_full;
+            }
+        }
+    }
+
     /// Takes note of the delay that a host's robots.txt asks for.
     pub(super) fn note_robots_delay(&mut self, host: u32, delay_ms: u64) {
         if self.known(host).map_or(0, |row| row.robots_delay_ms) != delay_ms {
@@ -239,7 +263,7 @@ impl<S: Store> Frontier<S> {
         self.gates.get(&host).is_some_and(Gate::is_blocked)
     }
 
-    /// Whether people have changed what holds for a host since it was lent.
+    /// Whether what holds for a host has changed since it was lent.
     pub(super) fn has_changed(&self, host: u32) -> bool {
         self.gates.get(&host).is_some_and(|gate| gate.changed)
     }

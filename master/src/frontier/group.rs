@@ -6,7 +6,8 @@
 //!
 //! A host that is due while its group is full waits in the group's line, and is woken
 //! when a place is free. Only groups with a place taken, or somebody in line, are in
-//! memory. An address is known after a host's first answer.
+//! memory. A host's address comes from the worker that has it; it takes its place there
+//! then, and if there is none, it is wanted back.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +15,11 @@ use std::{
 };
 
 use sha1::{Digest, Sha1};
-use trawl_shared::url::CrawlUrl;
+use trawl_shared::{
+    address::{from_octets, neighbourhood, octets},
+    politeness::named_group,
+    url::CrawlUrl,
+};
 
 use super::{Frontier, Moment};
 use crate::store::{Store, keys::HostRef};
@@ -110,6 +115,23 @@ impl<S: Store> Frontier<S> {
         }
     }
 
+    /// More is known of a host that is lent: it takes a place in each group that it was
+    /// not known to be of. Whether any of them has more hosts than places now.
+    pub(super) fn take_further_places(&mut self, at: HostRef) -> bool {
+        let mut is_over_full = false;
+        for place in self.groups_of(at) {
+            let Some(gate) = self.gates.get_mut(&at.host) else { break };
+            if gate.places.iter().any(|taken| taken.group == place.group) {
+                continue;
+            }
+            gate.places.push(place);
+            let group = self.groups.groups.entry(place.group).or_default();
+            group.lent += 1;
+            is_over_full |= group.lent > place.limit;
+        }
+        is_over_full
+    }
+
     /// The host is free: others of its groups may have its places.
     pub(super) fn free_places(&mut self, at: HostRef, now: Moment) {
         let places = self.gates.get_mut(&at.host).map(|gate| std::mem::take(&mut gate.places));
@@ -186,8 +208,7 @@ impl<S: Store> Frontier<S> {
             return Vec::new();
         };
         let Ok(url) = CrawlUrl::parse(&host.row.key) else { return Vec::new() };
-        let named = crawl.spec.groups.iter().find(|group| group.has(&url));
-        if let Some(named) = named {
+        if let Some(named) = named_group(&crawl.spec, &url) {
             let group = id_of("group", named.name.as_bytes());
             let (limit, rest) = (named.hosts_at_once, named.delay.duration());
             return vec![Place { group, limit, rest }];
@@ -196,9 +217,9 @@ impl<S: Store> Frontier<S> {
         if limit == 0 {
             return Vec::new();
         }
-        let address = self.known(at.host).map_or(&[][..], |row| &row.address);
+        let address = self.known(at.host).and_then(|row| from_octets(&row.address));
         let domain = Some(id_of("domain", url.domain().as_bytes()));
-        let address = (!address.is_empty()).then(|| id_of("address", address));
+        let address = address.map(|address| id_of("address", &octets(neighbourhood(address))));
         let place = |group| Place { group, limit, rest: Duration::ZERO };
         domain.into_iter().chain(address).map(place).collect()
     }

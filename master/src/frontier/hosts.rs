@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use trawl_shared::{spec::CONNECTIONS_MAX, url::HostKey};
+use trawl_shared::{address::from_octets, spec::CONNECTIONS_MAX, url::HostKey};
 
 use super::{Frontier, FrontierError, HostStatus, Moment, RobotsFile, gate::unvisited};
 use crate::store::{Store, keys::HostRef, rows::GateRow};
@@ -15,7 +15,7 @@ pub struct HostAccount {
     pub known: bool,
     /// What holds for all crawls.
     pub gate: GateRow,
-    /// The address that answered last.
+    /// Where it is, as last seen.
     pub address: Option<IpAddr>,
     /// How long ago its last visit ended, by the master's clock.
     pub visited: Option<Duration>,
@@ -56,7 +56,7 @@ impl<S: Store> Frontier<S> {
         let ats = self.crawls.keys().map(|crawl| HostRef { crawl: *crawl, host });
         Ok(HostAccount {
             known: number.is_some(),
-            address: address_of(&gate.address),
+            address: from_octets(&gate.address),
             visited: (!gate.unvisited).then(|| since(gate.freed_at)),
             rests: Duration::from_millis(gate.rests_until.saturating_sub(now.0)),
             robots: self.robots(host)?,
@@ -99,11 +99,6 @@ impl<S: Store> Frontier<S> {
         })?;
         Ok(())
     }
-}
-
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = || <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4().or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ pub struct GateRow {
     /// The number of that failure's class.
     #[prost(uint32, tag = "6")]
     pub trouble_class: u32,
-    /// The address that answered last, in 4 or 16 bytes.
+    /// Where it is, as last seen, in 4 or 16 bytes.
     #[prost(bytes = "vec", tag = "7")]
     pub address: Vec<u8>,
     /// Somebody wants it left alone.

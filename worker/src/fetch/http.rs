@@ -168,6 +168,17 @@ impl Fetch for HttpFetcher {
     async fn get_at_least(&self, url: &CrawlUrl, bytes: usize) -> Result<Page, FetchError> {
         self.fetch(url, self.0.body_limit.max(bytes)).await
     }
+
+    async fn address(&self, url: &CrawlUrl) -> Option<IpAddr> {
+        let inner = &self.0;
+        if inner.routes.by_proxy() {
+            return None;
+        }
+        match url.address() {
+            Some(address) => Some(address),
+            None => inner.names.permitted(url.host()).await.ok()?.into_iter().min(),
+        }
+    }
 }
 
 impl Inner {

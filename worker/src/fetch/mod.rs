@@ -23,8 +23,8 @@ mod tls;
 mod testing;
 
 use std::{
-    future::Future,
-    net::SocketAddr,
+    future::{self, Future},
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
@@ -70,6 +70,13 @@ pub trait Fetch: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Page, FetchError>> + Send {
         let _ = bytes;
         self.get(url)
+    }
+
+    /// The address that stands for the URL's host, which is the lowest of those it may be
+    /// fetched from; none if that is not known, as behind a proxy. Nothing is sent to it.
+    fn address(&self, url: &CrawlUrl) -> impl Future<Output = Option<IpAddr>> + Send {
+        let _ = url;
+        future::ready(None)
     }
 }
 

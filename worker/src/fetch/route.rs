@@ -116,6 +116,11 @@ impl Routes {
         best.ok_or_else(|| FetchError::Proxy { cause: "all proxies rest after failures".into() })
     }
 
+    /// Whether requests go through proxies.
+    pub(super) fn by_proxy(&self) -> bool {
+        self.0.iter().any(|route| route.proxy.is_some())
+    }
+
     pub(super) fn get(&self, number: usize) -> &Route {
         &self.0[number]
     }

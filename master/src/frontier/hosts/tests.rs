@@ -332,6 +332,36 @@ fn hosts_behind_one_address_share_a_budget_and_a_restart_keeps_it() {
 }
 
 #[test]
+fn hosts_that_turn_out_to_be_neighbours_take_their_places_while_they_are_lent() {
+    let seeds: Vec<String> = (0..5).map(|n| format!("http://host{n}.test{n}/1")).collect();
+    let spec = CrawlSpec { group_hosts: 2, ..spec() };
+    let mut frontier = frontier(spec, &refs(&seeds));
+    let lent = lend(&mut frontier, 0);
+    assert_eq!(lent.len(), 5);
+    // One network of IPv6 is as one address.
+    let found: Vec<_> = lent
+        .iter()
+        .take(4)
+        .map(|batch| batch.at)
+        .zip(1..)
+        .map(|(host, n)| (host, format!("2001:db8::{n}").parse().unwrap()))
+        .collect();
+    frontier.note_addresses("somebody else", &found);
+    assert_eq!(frontier.recalled("w"), []);
+    frontier.note_addresses("w", &found);
+    let over = [lent[2].token, lent[3].token];
+    assert_eq!(frontier.recalled("w"), over, "two may stay, and the one that lives elsewhere");
+    frontier.note_addresses("w", &found);
+    frontier.hand_back("w", &HandBack::Tokens(over.to_vec()), at(1)).unwrap();
+    assert_eq!(lend(&mut frontier, 10), []);
+    frontier.hand_back("w", &HandBack::Tokens(vec![lent[0].token]), at(11)).unwrap();
+    let next = lend(&mut frontier, 20);
+    assert_eq!(next.iter().map(|batch| batch.at).collect::<Vec<_>>(), [lent[2].at]);
+    let address = frontier.host_account(&HostKey::trusted(next[0].host_key.clone()), at(20));
+    assert_eq!(address.unwrap().address, Some("2001:db8::3".parse().unwrap()));
+}
+
+#[test]
 fn a_group_that_the_crawl_names_has_a_budget_and_a_rest_of_its_own() {
     let rule = GroupRule {
         name: "owner".into(),

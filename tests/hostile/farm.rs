@@ -1,0 +1,44 @@
+//! A farm: names of as many domains as it likes, on one machine.
+
+use harness::{Answer, Trawl, Web, ms, secs};
+
+use crate::{
+    WEB, World,
+    names::{NameServer, Reply},
+};
+
+/// Hosts of the farm, and of those how many may be visited at the same time.
+const FARM: usize = 40;
+const AT_ONCE: usize = 4;
+
+#[tokio::test]
+async fn a_farm_of_unknown_names_on_one_address_holds_no_more_than_its_share() {
+    let world = World::new();
+    let server = NameServer::serve(&world, |_, _| Reply::Addresses(vec![WEB.into()]));
+    // Slow enough for all lanes to meet there, if they could.
+    let answer = Answer::html("slow").after(ms(300));
+    let farm = Web::new().answer("/", answer).serve_at_address(&world.web, (WEB, 80));
+    let others: Vec<_> = (200..203)
+        .map(|number| {
+            let site = Web::new().page("/", []);
+            site.serve_at_address(&world.web, (world.address(number), 80))
+        })
+        .collect();
+
+    let names = (0..FARM).map(|number| format!("http://farm{number}.test/"));
+    let seeds: Vec<_> = names.chain(others.iter().map(|site| site.url("/"))).collect();
+    let trawl = Trawl::new();
+    let crawl = trawl.crawl(&seeds).on(&world.crawler).set("--scope", "any");
+    let crawl = crawl.set("--allow-net", format!("{WEB}/32")).and("--allow-net", "198.51.100.0/24");
+    let crawl = crawl.set("--lanes", "8").set("--group-hosts", AT_ONCE.to_string());
+    crawl.within(secs(60)).done().await.expect(0);
+
+    assert_eq!(farm.most_at_once(), AT_ONCE);
+    assert_eq!(farm.visits_of("/"), FARM, "each once, in the end");
+    assert_eq!(server.asked("farm0.test"), 2, "by both families, and not again to connect");
+    let visits = farm.visits();
+    for other in others {
+        let began = other.visits()[0].began;
+        assert!(began < visits[FARM / 2].began, "others need not wait for the farm");
+    }
+}
