@@ -35,7 +35,7 @@ async fn a_farm_of_unknown_names_on_one_address_holds_no_more_than_its_share() {
 
     assert_eq!(farm.most_at_once(), AT_ONCE);
     assert_eq!(farm.visits_of("/"), FARM, "each once, in the end");
-    assert_eq!(server.asked("farm0.test"), 2, "by both families, and not again to connect");
+    assert_eq!(server.asked("farm30.test"), 2, "for both families, and never again");
     let visits = farm.visits();
     for other in others {
         let began = other.visits()[0].began;
