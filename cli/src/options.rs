@@ -160,6 +160,16 @@ pub(crate) struct CrawlOptions {
     #[arg(long, value_name = "DURATION", help_heading = "Network")]
     fetch_timeout: Option<Span>,
 
+    /// Bytes a second that a body must come at, after ten seconds; 0 for any
+    /// [default: 1KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Network")]
+    rate_min: Option<Size>,
+
+    /// Longest outage of our own network to wait for, when nobody can be reached any
+    /// more; 0s for none [default: 24h]
+    #[arg(long, value_name = "DURATION", help_heading = "Network")]
+    outage_max: Option<Span>,
+
     /// Bytes of a body to keep, after decompression; the rest is cut off
     /// [default: 10MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Network")]
@@ -329,6 +339,8 @@ impl CrawlOptions {
             connect_timeout: self.connect_timeout.unwrap_or(spec.connect_timeout),
             read_timeout: self.read_timeout.unwrap_or(spec.read_timeout),
             fetch_timeout: self.fetch_timeout.unwrap_or(spec.fetch_timeout),
+            rate_min: self.rate_min.unwrap_or(spec.rate_min),
+            outage_max: self.outage_max.unwrap_or(spec.outage_max),
             body_limit: self.body_limit.unwrap_or(spec.body_limit),
             charsets: given(self.charsets, spec.charsets),
             extract: spec.extract,

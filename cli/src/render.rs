@@ -1,6 +1,5 @@
 //! What people see: the progress line, the summary, errors. Progress and errors
 //! go to standard error, the summary to standard output.
-
 //!
 //! This is the only place that writes to standard output and error, and what it writes has no
 //! control characters, terminal escapes or marks that turn text around, whoever wrote it. Only

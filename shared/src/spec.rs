@@ -106,6 +106,12 @@ pub struct CrawlSpec {
     pub read_timeout: Span,
     /// The longest that one fetch may take in all.
     pub fetch_timeout: Span,
+    /// Bytes a second that a body must come at on average, after its first ten seconds;
+    /// 0 for any.
+    pub rate_min: Size,
+    /// How long it is believed that our own network is down, if nobody can be reached
+    /// any more; 0 for never.
+    pub outage_max: Span,
     /// Bytes of a body, after content decoding, that are kept. A longer body is
     /// cut there and its page marked as truncated.
     pub body_limit: Size,
@@ -244,6 +250,8 @@ impl Default for CrawlSpec {
             connect_timeout: Span::secs(5),
             read_timeout: Span::secs(10),
             fetch_timeout: Span::secs(30),
+            rate_min: Size::bytes(1024),
+            outage_max: SPAN_MAX,
             body_limit: Size::mib(10),
             charsets: Vec::new(),
             extract: Vec::new(),
@@ -378,6 +386,7 @@ impl CrawlSpec {
             ("connect_timeout", self.connect_timeout, Span::millis(1)),
             ("read_timeout", self.read_timeout, Span::millis(1)),
             ("fetch_timeout", self.fetch_timeout, Span::millis(1)),
+            ("outage_max", self.outage_max, Span::secs(0)),
         ] {
             if span < least || span > SPAN_MAX {
                 return Err(SpecError::new(key, span, format!("{least} to {SPAN_MAX} is allowed")));

@@ -248,6 +248,13 @@ impl Host {
         }
     }
 
+    /// Drops all packets that this host sends to others or gets from them, until
+    /// [`Host::heal`].
+    pub fn cut_off(&self) {
+        self.nft("add rule inet cut going oifname != lo drop");
+        self.nft("add rule inet cut coming iifname != lo drop");
+    }
+
     /// Drops nothing any more.
     pub fn heal(&self) {
         self.nft("flush table inet cut");

@@ -12,6 +12,7 @@ mod attackers;
 mod bodies;
 mod farm;
 mod names;
+mod outage;
 mod ports;
 mod proxies;
 mod redirects;

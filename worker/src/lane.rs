@@ -23,6 +23,7 @@ use tokio::{
 use trawl_proto::v1::{HostBatch, HostNews, HostRef, LeasedUrl, RobotsState, url_report::Outcome};
 use trawl_shared::{
     address::octets,
+    backoff,
     lease::Token,
     outcome::FailureKind,
     politeness::{adaptive_delay, named_group},
@@ -51,6 +52,9 @@ const FETCH_MIN: Duration = Duration::from_millis(10);
 
 /// The wait before a specification is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The first wait before it is tried again whether our own network is up, and the longest.
+const OUTAGE_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// URLs left when a lane asks for more; one at least.
 fn low_water(delay: Duration) -> usize {
@@ -665,6 +669,7 @@ impl<F: Fetch> Line<F> {
         };
         work.hold(Instant::now() + task.pace().after(&crawl.spec, took));
         let fetched = fetched?;
+        self.wait_out(crawl, task, &fetched, began).await?;
         let news = news::of_robots(&fetched, took);
         let is_troubled = news.as_ref().is_some_and(|news| news.troubled);
         work.keep_news(news);
@@ -698,7 +703,38 @@ impl<F: Fetch> Line<F> {
         let took = began.elapsed();
         // The host was visited, also where the fetch was given up.
         self.free_at = Some(Instant::now() + pace.after(&crawl.spec, took));
-        Ok(Fetched { result: result?, took })
+        let result = result?;
+        self.wait_out(crawl, task, &result, began).await?;
+        Ok(Fetched { result, took })
+    }
+
+    /// Waits for as long as our own network is down. If it was, a failure that began then
+    /// does not count: its URL is fetched again.
+    async fn wait_out<T>(
+        &self,
+        crawl: &ReadyCrawl<F>,
+        task: &Task,
+        fetched: &Result<T, FetchError>,
+        began: Instant,
+    ) -> Result<(), NoOutcome> {
+        if !fetched.as_ref().is_err_and(FetchError::is_silence) {
+            return Ok(());
+        }
+        let own = match self.site.get() {
+            Some(Whereabouts::At(place)) => Some(place.address),
+            _ => None,
+        };
+        let mut attempt = 0;
+        while self.while_held(task.lease.token, crawl.fetcher.is_cut_off(own, began)).await? {
+            attempt += 1;
+            let wait = backoff::wait(attempt, OUTAGE_WAITS.0, OUTAGE_WAITS.1, fastrand::f64());
+            tokio::select! {
+                biased;
+                () = self.worker.stop.cancelled() => return Err(NoOutcome::LetGo),
+                waited = self.while_held(task.lease.token, sleep(wait)) => waited?,
+            }
+        }
+        if attempt > 0 { Err(NoOutcome::NotYet) } else { Ok(()) }
     }
 
     /// Fetches to the end, unless the worker stops, or may not act on the lease any more,

@@ -9,17 +9,13 @@ use std::future::Future;
 
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
-use trawl_shared::page::Truncated;
+use trawl_shared::{page::Truncated, units::Size};
 
 use super::{
     FetchError, Timeout,
     coding::{Coding, Decoded, Decoder, Stop},
     deadline::Deadline,
 };
-
-/// Bytes a second that a body must come at on average, once it has been coming
-/// for ten seconds.
-pub const RATE_MIN: u32 = 1024;
 
 /// How long a body may come as slowly as it likes.
 const RATE_FROM: Duration = Duration::from_secs(10);
@@ -68,15 +64,17 @@ pub(super) async fn read(
         if !reading.take(&chunk) {
             break;
         }
-        if is_too_slow(reading.wire.len(), started.elapsed()) {
-            return Err(FetchError::Timeout(Timeout::TooSlow));
+        let rate = deadline.rate();
+        if is_slower(rate, reading.wire.len(), started.elapsed()) {
+            return Err(FetchError::Timeout(Timeout::TooSlow(rate)));
         }
     }
     Ok(reading.finish())
 }
 
-fn is_too_slow(bytes: usize, elapsed: Duration) -> bool {
-    elapsed >= RATE_FROM && (bytes as u128) * 1000 < u128::from(RATE_MIN) * elapsed.as_millis()
+fn is_slower(rate: Size, bytes: usize, elapsed: Duration) -> bool {
+    let expected = u128::from(rate.as_bytes()) * elapsed.as_millis() / 1000;
+    elapsed >= RATE_FROM && (bytes as u128) < expected
 }
 
 /// A body being read.
@@ -168,8 +166,12 @@ mod tests {
         coding: Option<Coding>,
         limit: usize,
     ) -> Result<Body, FetchError> {
-        let limits =
-            Limits { connect: Span::secs(1), silence: Span::secs(60), whole: Span::secs(3600) };
+        let limits = Limits {
+            connect: Span::secs(1),
+            silence: Span::secs(60),
+            whole: Span::secs(3600),
+            rate: Size::bytes(1024),
+        };
         let expected = Expected { coding, length: None, limit };
         let mut chunks = Script(chunks.into_iter().collect());
         read(&mut chunks, expected, &mut Deadline::new(limits)).await
@@ -225,7 +227,7 @@ mod tests {
     async fn a_body_may_be_slow_for_ten_seconds_and_not_longer() {
         let drip = |bytes: usize| (0..20).map(move |_| (1, vec![b'x'; bytes]));
         let error = read_all(drip(1000), None, 1 << 20).await.unwrap_err();
-        assert_eq!(error.to_string(), "slower than 1024 bytes a second");
+        assert_eq!(error.to_string(), "slower than 1.0 KiB a second");
         let body = read_all(drip(1024), None, 1 << 20).await.unwrap();
         assert_eq!(body.wire.len(), 20 * 1024);
         let body = read_all(drip(1).take(9), None, 1 << 20).await.unwrap();

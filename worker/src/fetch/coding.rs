@@ -303,6 +303,9 @@ impl Deflate {
 }
 
 /// Brotli: one stream.
+///
+/// Of a stream that is not valid the decoder may make something or nothing, as its pieces
+/// come: its path for long input takes what the one for short input refuses.
 pub(super) struct Brotli {
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     is_begun: bool,

@@ -7,7 +7,7 @@
 use std::{future::Future, pin::Pin, pin::pin};
 
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
-use trawl_shared::units::Span;
+use trawl_shared::units::{Size, Span};
 
 use super::{FetchError, Timeout};
 
@@ -20,6 +20,9 @@ pub(super) struct Limits {
     pub(super) silence: Span,
     /// The longest that the fetch may take in all.
     pub(super) whole: Span,
+    /// Bytes a second that a body must come at on average, once it has been coming for
+    /// ten seconds.
+    pub(super) rate: Size,
 }
 
 /// The running limits of one fetch.
@@ -36,6 +39,11 @@ impl Deadline {
         let started = Instant::now();
         let first = limits.silence.min(limits.whole).duration();
         Self { limits, started, timer: Box::pin(sleep_until(started + first)) }
+    }
+
+    /// Bytes a second that are expected of the body.
+    pub(super) fn rate(&self) -> Size {
+        self.limits.rate
     }
 
     /// How long the fetch has been going on.
@@ -82,7 +90,12 @@ mod tests {
     use super::*;
 
     fn limits(silence: u64, whole: u64) -> Limits {
-        Limits { connect: Span::secs(1), silence: Span::secs(silence), whole: Span::secs(whole) }
+        Limits {
+            connect: Span::secs(1),
+            silence: Span::secs(silence),
+            whole: Span::secs(whole),
+            rate: Size::bytes(1024),
+        }
     }
 
     async fn after<T>(secs: u64, value: T) -> T {

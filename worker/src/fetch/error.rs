@@ -9,7 +9,11 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use trawl_shared::{outcome::FailureKind, units::Span, untrusted::Untrusted};
+use trawl_shared::{
+    outcome::FailureKind,
+    units::{Size, Span},
+    untrusted::Untrusted,
+};
 
 /// Why a URL could not be fetched. A 404 is no error: it is a page that says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,11 +109,17 @@ pub enum Timeout {
     Stalled(Span),
     /// The fetch as a whole took too long.
     Whole(Span),
-    /// The body came more slowly than [`super::RATE_MIN`].
-    TooSlow,
+    /// The body came more slowly than so many bytes a second.
+    TooSlow(Size),
 }
 
 impl FetchError {
+    /// Whether nothing came of the host, so that the failure may be that of the network
+    /// between.
+    pub(crate) const fn is_silence(&self) -> bool {
+        matches!(self, Self::Dns { .. } | Self::Connect { .. } | Self::Timeout(_))
+    }
+
     /// The class by which retries and summaries go.
     pub const fn kind(&self) -> FailureKind {
         match self {
@@ -135,7 +145,7 @@ impl fmt::Display for Timeout {
             Self::Answer(limit) => write!(f, "no answer within {limit}"),
             Self::Stalled(limit) => write!(f, "the answer stalled for {limit}"),
             Self::Whole(limit) => write!(f, "not done within {limit}"),
-            Self::TooSlow => write!(f, "slower than {} bytes a second", super::RATE_MIN),
+            Self::TooSlow(rate) => write!(f, "slower than {rate} a second"),
         }
     }
 }

@@ -12,6 +12,7 @@
 //! HTTP/1 heads are bounded by hyper: 100 headers, 400 KiB.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -25,7 +26,11 @@ use http::{
     },
 };
 use reqwest::{Certificate, Client, Request, Response, redirect, retry, tls};
-use tokio::{net::TcpStream, task::yield_now, time::Instant};
+use tokio::{
+    net::TcpStream,
+    task::yield_now,
+    time::{Instant, timeout},
+};
 use trawl_shared::{
     clock::wall_now,
     secret::{ProxyUrl, REDACTED},
@@ -46,6 +51,7 @@ use super::{
     resolve::{GuardedResolver, Resolver, is_localhost},
     route::{self, Doubt, Proxy, Route, Routes},
     tls::root_certificates,
+    uplink::Uplink,
 };
 
 /// What we would rather have: documents.
@@ -79,6 +85,7 @@ struct Inner {
     extras: Extras,
     /// The cookies, if the crawl wants them.
     cookies: Option<Cookies>,
+    uplink: Uplink,
 }
 
 impl HttpFetcher {
@@ -111,12 +118,14 @@ impl HttpFetcher {
                 connect: spec.connect_timeout,
                 silence: spec.read_timeout,
                 whole: spec.fetch_timeout,
+                rate: spec.rate_min,
             },
             body_limit: spec.body_limit.as_usize(),
             header_lines: header_lines(&headers),
             headers,
             extras: Extras::new(spec)?,
             cookies: spec.cookies.then(Cookies::new),
+            uplink: Uplink::new(spec.outage_max),
         })))
     }
 
@@ -127,6 +136,7 @@ impl HttpFetcher {
         let extras = self.0.extras_for(url)?;
         let (mut response, route) = self.0.response(url, &extras, &mut deadline).await?;
         let address = route.peer(&response, &self.0.guard)?;
+        self.0.uplink.heard(address);
 
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = std::mem::take(response.headers_mut());
@@ -178,6 +188,10 @@ impl Fetch for HttpFetcher {
             Some(address) => Some(address),
             None => inner.names.permitted(url.host()).await.ok()?.into_iter().min(),
         }
+    }
+
+    async fn is_cut_off(&self, own: Option<IpAddr>, began: Instant) -> bool {
+        self.0.uplink.is_down(own, began, |peer| self.0.reaches(peer)).await
     }
 }
 
@@ -305,7 +319,17 @@ impl Inner {
             TcpStream::connect(addresses.collect::<Vec<_>>().as_slice()).await.ok()
         };
         let limit = self.limits.connect.duration();
-        tokio::time::timeout(limit, connecting).await.is_ok_and(|stream| stream.is_some())
+        timeout(limit, connecting).await.is_ok_and(|stream| stream.is_some())
+    }
+
+    /// Whether an address takes a connection, or at least refuses it.
+    async fn reaches(&self, peer: SocketAddr) -> bool {
+        let connecting = timeout(self.limits.connect.duration(), TcpStream::connect(peer));
+        match connecting.await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.kind() == io::ErrorKind::ConnectionRefused,
+            Err(_) => false,
+        }
     }
 
     fn request(&self, url: &CrawlUrl, extras: &HeaderMap) -> Result<Request, FetchError> {

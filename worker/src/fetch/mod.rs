@@ -18,6 +18,7 @@ mod resolve;
 mod robots;
 mod route;
 mod tls;
+mod uplink;
 
 #[cfg(test)]
 mod testing;
@@ -34,10 +35,10 @@ use ::http::{
 };
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio::time::Instant;
 use trawl_shared::{page::Truncated, url::CrawlUrl};
 
 pub use self::{
-    body::RATE_MIN,
     coding::undone,
     error::{FetchError, Timeout},
     guard::{Guard, is_public},
@@ -77,6 +78,13 @@ pub trait Fetch: Clone + Send + Sync + 'static {
     fn address(&self, url: &CrawlUrl) -> impl Future<Output = Option<IpAddr>> + Send {
         let _ = url;
         future::ready(None)
+    }
+
+    /// Whether nobody can be reached, so that a fetch that began then and failed says
+    /// nothing of its host; `own` is the host's address, if it is known.
+    fn is_cut_off(&self, own: Option<IpAddr>, began: Instant) -> impl Future<Output = bool> + Send {
+        let _ = (own, began);
+        future::ready(false)
     }
 }
 

@@ -140,7 +140,7 @@ mod tests {
     use bytes::Bytes;
     use http::{HeaderMap, Version};
     use jiff::Timestamp;
-    use trawl_shared::{outcome::FailureKind, page::Truncated};
+    use trawl_shared::{outcome::FailureKind, page::Truncated, units::Size};
 
     use super::*;
 
@@ -266,7 +266,7 @@ mod tests {
             (FetchError::Refused { peer: cause() }, FailureKind::Connect),
             (FetchError::Connect { peer: cause(), cause: cause() }, FailureKind::Connect),
             (FetchError::Tls { cause: cause() }, FailureKind::Tls),
-            (FetchError::Timeout(Timeout::TooSlow), FailureKind::Timeout),
+            (FetchError::Timeout(Timeout::TooSlow(Size::bytes(1024))), FailureKind::Timeout),
             (FetchError::Broken { cause: cause() }, FailureKind::RobotsUnavailable),
             (FetchError::Protocol { cause: cause() }, FailureKind::RobotsUnavailable),
         ] {
