@@ -1,13 +1,14 @@
 //! Logs, set up the same way in every program: to standard error, filtered by
 //! `TRAWL_LOG` (`warn` unless it says otherwise), as lines or as JSON.
-
 //!
 //! Whatever an event holds, a line of the log is one line and does nothing to a terminal: what
 //! hosts and workers send gets into errors, and at `trace` libraries quote it.
 
 use std::io::{self, Write};
 
-use tracing_subscriber::EnvFilter;
+use log::Log;
+use tracing_log::LogTracer;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::untrusted::{one_line, printable_json};
 
@@ -36,7 +37,35 @@ pub fn start(json: bool) -> Result<(), String> {
         // complaint about it would be printed, and printing panics.
         .log_internal_errors(false)
         .with_writer(move || Lines { json });
-    if json { logs.json().try_init() } else { logs.try_init() }.map_err(|error| error.to_string())
+    if json {
+        tracing::subscriber::set_global_default(logs.json().finish())
+    } else {
+        tracing::subscriber::set_global_default(logs.finish())
+    }
+    .map_err(|error| error.to_string())?;
+    log::set_boxed_logger(Box::new(Bridge(LogTracer::new()))).map_err(|error| error.to_string())?;
+    log::set_max_level(tracing_log::AsLog::as_log(&LevelFilter::current()));
+    Ok(())
+}
+
+/// What libraries log by the `log` crate, as events. Of sled no more than its warnings: it
+/// logs even while a thread ends, when an event cannot be made any more and the attempt
+/// would end the program.
+struct Bridge(LogTracer);
+
+impl Log for Bridge {
+    fn enabled(&self, about: &log::Metadata<'_>) -> bool {
+        let is_sleds = about.target().starts_with("sled");
+        !(is_sleds && about.level() > log::Level::Warn) && self.0.enabled(about)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// Standard error, for events: each is written at once, with its line's end.
@@ -66,6 +95,19 @@ fn line(event: &[u8], json: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sled_logs_nothing_that_could_come_as_a_thread_ends() {
+        let _ = start(false);
+        log::set_max_level(log::LevelFilter::Trace);
+        let is_heard = |target, level| {
+            let about = log::Metadata::builder().target(target).level(level).build();
+            log::logger().enabled(&about)
+        };
+        assert!(is_heard("sled::pagecache", log::Level::Warn));
+        assert!(!is_heard("sled::pagecache", log::Level::Debug));
+        assert!(!is_heard("sled", log::Level::Trace));
+    }
 
     #[test]
     fn an_event_is_one_line_that_does_nothing_to_a_terminal() {
