@@ -486,9 +486,22 @@ impl<F: Fetch> Worker<F> {
         }
     }
 
-    /// Hands back what was not begun.
+    /// Hands back what was not begun. If the worker knows of something, it tries again until
+    /// the end: a master that starts anew meanwhile still lends it to others at once.
     async fn hand_back(&self, end: Instant) {
-        match timeout_at(end, self.master.hand_back_all()).await {
+        let handing_back = async {
+            let mut attempt = 0;
+            loop {
+                match self.master.hand_back_all().await {
+                    Err(MasterError::Away(_)) if self.holdings.count().0 > 0 => {
+                        attempt += 1;
+                        sleep(retry_wait(attempt)).await;
+                    }
+                    done => return done,
+                }
+            }
+        };
+        match timeout_at(end, handing_back).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "leases were not handed back"),
             Err(_) => tracing::warn!("leases were not handed back in time"),
@@ -525,10 +538,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Waits before the next try. False if the worker is stopped meanwhile.
 async fn wait_again(attempt: u32, stop: &CancellationToken) -> bool {
-    let wait = backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64());
     tokio::select! {
         biased;
-        () = sleep(wait) => true,
+        () = sleep(retry_wait(attempt)) => true,
         () = stop.cancelled() => false,
     }
+}
+
+fn retry_wait(attempt: u32) -> Duration {
+    backoff::wait(attempt, RETRY_WAITS.0, RETRY_WAITS.1, fastrand::f64())
 }
