@@ -176,6 +176,19 @@ async fn a_host_that_asks_for_rest_gets_it_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_rest_that_is_asked_for_with_robots_txt_counts_as_well() {
+    let busy = Answer::status(503).header("Retry-After", "2");
+    let rules = Answer::text("User-agent: *\nDisallow: /no\n");
+    let site = Web::new().page("/", []).answers("/robots.txt", [busy, rules]).serve().await;
+    let trawl = Trawl::new();
+    let crawl = trawl.crawl([site.url("/")]).set("--robots", "obey").set("--retry-wait", "50ms");
+    crawl.done().await.expect(0);
+    let visits = site.visits();
+    assert_eq!(site.paths(), ["/robots.txt", "/robots.txt", "/"]);
+    assert!(visits[1].began - visits[0].began >= secs(2));
+}
+
+#[tokio::test]
 async fn a_slow_host_is_asked_less_often() {
     let site = Web::new().page("/", ["/a"]).answer("/a", Answer::text("")).serve().await;
     site.slow_down(ms(300));

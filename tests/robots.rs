@@ -54,6 +54,18 @@ async fn the_verdict_comes_with_the_line_that_decided() {
     }
 }
 
+/// One of Google's published cases: a group's name ends at its first space, an agent's does not.
+#[tokio::test]
+async fn a_bare_name_is_taken_whole() {
+    let trawl = Trawl::new();
+    let groups = "User-Agent: *\nDisallow: /\nUser-Agent: Foo Bar\nAllow: /x/\nDisallow: /\n";
+    let file = trawl.write("robots.txt", groups);
+    for (agent, code) in [("Foo", 0), ("Foo Bar", NO), ("Foo2Bot", NO), ("Foo/1.0 (Bar)", 0)] {
+        let asked = check(&trawl, "http://foo.bar/x/y").set("--agent", agent).set("--file", &file);
+        asked.done().await.expect(code);
+    }
+}
+
 #[tokio::test]
 async fn what_a_file_says_does_not_reach_the_terminal_raw() {
     let trawl = Trawl::new();

@@ -308,6 +308,38 @@ async fn a_drained_worker_ends_what_it_has_and_another_does_the_rest() {
 }
 
 #[tokio::test]
+async fn why_finds_the_page_of_a_link_that_was_not_taken_in() {
+    let site = Web::new()
+        .page("/", ["/a", "/loop", "http://elsewhere.invalid/"])
+        .answer("/a", Answer::html("<a href=/deep>deep</a><a href=/nf rel=nofollow>not</a>"))
+        .answer("/loop", Answer::redirect(302, "/landing"))
+        .serve()
+        .await;
+    let mut cluster = Cluster::start(secs(30)).await;
+    let _worker = cluster.worker("w").start();
+    let submit = cluster.submit("c", [site.url("/")]).set("--depth", "1");
+    submit.done().await.expect(0);
+    cluster.complete().await;
+    for (path, via, reason) in [
+        ("/deep", "/a", "it is 2 links from a seed, and the crawl goes as deep as 1"),
+        ("/landing", "/loop", "it is 2 links from a seed, and the crawl goes as deep as 1"),
+        ("/nf", "/a", "a page leads to it, and asks not to follow that link"),
+        ("/never", "", "no page that was fetched leads to it"),
+    ] {
+        let told = cluster.told("why", [site.url(path).as_str()]).await["crawls"][0].clone();
+        let via = if via.is_empty() { String::new() } else { site.url(via) };
+        assert_eq!(
+            (&told["state"], &told["via"], &told["reason"]),
+            (&json!("unknown"), &json!(via), &json!(reason)),
+        );
+    }
+    let foreign = cluster.ask("why", ["http://elsewhere.invalid/"]).done().await.expect(0);
+    foreign.says(["its scope does not admit it", &format!("first found on {}", site.url("/"))]);
+    let redirect = cluster.ask("why", [site.url("/loop").as_str()]).done().await.expect(0);
+    redirect.says([format!("leads to {}", site.url("/landing")).as_str()]);
+}
+
+#[tokio::test]
 async fn why_tells_what_is_known_of_a_url() {
     let site = Web::new()
         .robots("User-agent: *\nDisallow: /secret/\n")
@@ -370,10 +402,7 @@ async fn why_tells_what_is_known_of_a_url() {
     holds(&failed, json!({"state": "failed", "class": "broken", "failures": 2, "via": ""}));
     let unknown = why(site.url("/never")).await;
     holds(&unknown, json!({"state": "unknown", "via": ""}));
-    holds(
-        &unknown,
-        json!({"reason": "no page that was fetched leads to it, as far as is known; a link that asks not to be followed does not count"}),
-    );
+    holds(&unknown, json!({"reason": "no page that was fetched leads to it"}));
     let foreign = why("http://elsewhere.invalid/".into()).await;
     holds(&foreign, json!({"state": "unknown"}));
     assert!(foreign["reason"].as_str().unwrap().starts_with("its scope does not admit it: "));

@@ -79,7 +79,7 @@ fn robots(args: &RobotsArgs) -> Result<Exit, Failure> {
             return Ok(Exit::Failed);
         }
     };
-    let rules = robots.rules(product_token(&args.agent));
+    let rules = robots.rules(name_of(&args.agent));
     let written = rules.verdict_of_path(&path_as_written(&args.url));
     let fetched = canonical.as_ref().map_or(written, |url| rules.verdict(url));
     let verdict = if written.allowed { fetched } else { written };
@@ -93,6 +93,12 @@ fn robots(args: &RobotsArgs) -> Result<Exit, Failure> {
         writeln!(out, "as it is written it is {written}; a crawl asks for {url}: {fetched}")?;
     }
     Ok(if verdict.allowed { Exit::Done } else { Exit::Failed })
+}
+
+/// The name that rules are looked up by: a user-agent string's product token, as for a
+/// crawl; a bare name is taken whole, as Google has it, be it a token or nobody's.
+fn name_of(agent: &str) -> &str {
+    if agent.contains(['/', '(']) { product_token(agent) } else { agent }
 }
 
 const fn word(allowed: bool) -> &'static str {

@@ -63,8 +63,8 @@ pub(crate) enum Verb {
     Host(Box<HostArgs>),
     /// Tell what is known of a URL, and why it was or was not fetched
     Why(WhyArgs),
-    /// List URLs that were set aside because workers were lost with them, try them
-    /// again, or give them up
+    /// List URLs that were set aside, as traps or because workers were lost with them;
+    /// release them, or give them up
     Quarantine(QuarantineArgs),
 }
 

@@ -453,15 +453,16 @@ fn decode_pattern(pattern: &str) -> String {
     text + end
 }
 
-/// Escapes what is not ASCII, and unescapes what needs no escape: unreserved
-/// characters, and in a query those that part paths and hosts. `plain` writes the
-/// characters that are not escaped.
+/// Escapes what is not ASCII and what no URL has unescaped (the URL standard's percent-encode
+/// sets of path and query), and unescapes what needs no escape: unreserved characters, and
+/// in a query those that part paths and hosts. `plain` writes the characters that are not
+/// escaped.
 fn decode(text: &[u8], plain: impl Fn(&mut String, u8)) -> String {
     let mut decoded = String::with_capacity(text.len());
     let mut in_query = false;
     for octet in octets(text) {
         match octet {
-            Octet::Plain(byte) if byte.is_ascii() => {
+            Octet::Plain(byte) if byte.is_ascii() && !is_always_escaped(byte, in_query) => {
                 in_query |= byte == b'?';
                 plain(&mut decoded, byte);
             }
@@ -476,6 +477,15 @@ fn decode(text: &[u8], plain: impl Fn(&mut String, u8)) -> String {
         }
     }
     decoded
+}
+
+const fn is_always_escaped(byte: u8, in_query: bool) -> bool {
+    match byte {
+        b' ' | b'"' | b'<' | b'>' => true,
+        b'\'' => in_query,
+        b'^' | b'`' | b'{' | b'}' => !in_query,
+        _ => false,
+    }
 }
 
 enum Octet {

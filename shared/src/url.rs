@@ -125,6 +125,7 @@ impl CrawlUrl {
             let _ = url.set_password(None);
         }
         check_server(&url)?;
+        escape_caret(&mut url);
         let path_at = url[..Position::BeforePath].len();
         Self::checked(url.into(), path_at)
     }
@@ -231,6 +232,7 @@ impl Base {
         let is_plain = is_web
             && url.username().is_empty()
             && url.password().is_none()
+            && !url.path().contains('^')
             && check_server(&url).is_ok();
         let plain = is_plain.then(|| {
             let path_at = url[..Position::BeforePath].len();
@@ -308,6 +310,15 @@ fn check_server(url: &Url) -> Result<(), UrlError> {
     let is_name = name.len() <= name_max
         && name.split('.').all(|label| !label.is_empty() && label.len() <= label_max);
     if is_name { Ok(()) } else { Err(UrlError::Host) }
+}
+
+/// Escapes what the standard escapes in a path and the `url` crate does not yet
+/// (<https://github.com/servo/rust-url/issues/1140>).
+fn escape_caret(url: &mut Url) {
+    if url.path().contains('^') {
+        let path = url.path().replace('^', "%5E");
+        url.set_path(&path);
+    }
 }
 
 /// Bytes that the URL standard leaves as they are in a path, wherever they stand.
@@ -414,6 +425,7 @@ mod tests {
             ("https://user:secret@example.org:443/?q=1#x", "https://example.org/?q=1"),
             ("http://example.org/?", "http://example.org/?"),
             ("http://example.org/ä b", "http://example.org/%C3%A4%20b"),
+            ("http://example.org/a^b{|}?c^{|}", "http://example.org/a%5Eb%7B|%7D?c^{|}"),
             ("http://bücher.example/", "http://xn--bcher-kva.example/"),
             ("http://0x7f.1/", "http://127.0.0.1/"),
             ("http://[::ffff:1.2.3.4]:8080/", "http://[::ffff:102:304]:8080/"),

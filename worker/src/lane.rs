@@ -37,7 +37,7 @@ use crate::{
     crawls::ReadyCrawl,
     fetch::{Fetch, FetchError, Page, fetch_robots},
     master::{Life, MasterError},
-    neighbours::Place,
+    neighbours::Places,
     news,
     pipeline::Worker,
     report::Outgoing,
@@ -361,11 +361,20 @@ impl Work {
             url.is_wanted_back = true;
         }
         drop(state);
-        if dropped > 0 {
-            // Who waits to fetch it has perhaps nothing else to do.
-            self.changed.notify_waiters();
-        }
+        // Who waits to fetch it has perhaps nothing else to do.
+        self.changed.notify_waiters();
         dropped
+    }
+
+    /// Waits until a lease that a line works on is wanted back.
+    async fn wanted_back(&self, token: Token) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lock().is_wanted_back(token) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Drops everything: it is another master's.
@@ -429,8 +438,8 @@ async fn run_line<F: Fetch>(mut line: Line<F>) {
         match line.fetch_and_report(&task).await {
             Ok(Done::Well) => {}
             Ok(Done::Troubled) => worker.recall(&work.end()),
-            Ok(done @ (Done::NotYet | Done::Crowded)) => {
-                if done == Done::Crowded {
+            Ok(done @ (Done::NotYet | Done::NotHere)) => {
+                if done == Done::NotHere {
                     worker.recall(&work.end());
                 }
                 if !work.put_back(task) {
@@ -457,8 +466,8 @@ enum Done {
     Troubled,
     /// It did not begin: it is somebody else's turn, or it is wanted back.
     NotYet,
-    /// It did not begin: enough of the host's neighbours are visited.
-    Crowded,
+    /// It did not begin, or does not count, and all of the host is to be given back.
+    NotHere,
 }
 
 /// Why there is no outcome of a URL.
@@ -468,8 +477,8 @@ enum NoOutcome {
     LetGo,
     /// The host is not free yet, or the URL is wanted back.
     NotYet,
-    /// Enough hosts are visited at the host's address.
-    Crowded,
+    /// Enough hosts are visited at the host's address, or the worker drains and cannot wait.
+    NotHere,
 }
 
 /// Where a lane's host is, once that was looked up.
@@ -477,8 +486,8 @@ type Site = Arc<OnceCell<Whereabouts>>;
 
 #[derive(Debug)]
 enum Whereabouts {
-    /// It has a place there.
-    At(Place),
+    /// It has its places there.
+    At(Places),
     /// Not known, or its crawl does not ask.
     Anywhere,
     Crowded,
@@ -527,7 +536,7 @@ impl<F: Fetch> Line<F> {
         let mut outgoing = match AssertUnwindSafe(outcome).catch_unwind().await {
             Ok(Ok(outgoing)) => outgoing,
             Ok(Err(NoOutcome::NotYet)) => return Ok(Done::NotYet),
-            Ok(Err(NoOutcome::Crowded)) => return Ok(Done::Crowded),
+            Ok(Err(NoOutcome::NotHere)) => return Ok(Done::NotHere),
             Ok(Err(NoOutcome::LetGo)) if worker.stop.is_cancelled() => return Ok(Done::Well),
             Ok(Err(NoOutcome::LetGo)) => return Err("it was not renewed in time".to_owned()),
             Err(_) => {
@@ -536,9 +545,11 @@ impl<F: Fetch> Line<F> {
                 self.account.failure(&leased, &url, FailureKind::Internal, detail, None)
             }
         };
-        let news = outgoing.report.host_news.as_mut();
-        if let (Some(news), Some(Whereabouts::At(place))) = (news, self.site.get()) {
-            news.address = octets(place.address);
+        if let Some(news) = &mut outgoing.report.host_news
+            && news.address.is_empty()
+            && let Some(Whereabouts::At(places)) = self.site.get()
+        {
+            news.address = places.only_address().map(octets).unwrap_or_default();
         }
         let is_troubled = outgoing.report.host_news.as_ref().is_some_and(|news| news.troubled);
         worker.note(&outgoing);
@@ -572,7 +583,11 @@ impl<F: Fetch> Line<F> {
         url: CrawlUrl,
         task: &Task,
     ) -> Result<Outgoing, NoOutcome> {
-        self.look_around(crawl, &url, task.lease).await?;
+        let began = Instant::now();
+        if let Err(error) = self.look_around(crawl, &url, task).await? {
+            news::note(&mut leased, &Err(error.clone()), began.elapsed());
+            return Ok(self.account.fetch_failure(&leased, &url, &error));
+        }
         let mut pace = task.pace();
         let mut between = task.lease.pace.between();
         if crawl.spec.robots == RobotsPolicy::Obey {
@@ -614,32 +629,55 @@ impl<F: Fetch> Line<F> {
         }
     }
 
-    /// Takes a place at the host's address before the lane's first request.
+    /// Takes a place at each of the host's addresses before the lane's first request. The
+    /// inner error says why it has none.
     async fn look_around(
         &self,
         crawl: &ReadyCrawl<F>,
         url: &CrawlUrl,
+        task: &Task,
+    ) -> Result<Result<(), FetchError>, NoOutcome> {
+        if self.site.get().is_none() {
+            let began = Instant::now();
+            let looked = self.look(crawl, url, task.lease).await?;
+            self.wait_out(crawl, url, task, &looked, began).await?;
+            if let Err(error) = looked {
+                return Ok(Err(error));
+            }
+        }
+        match self.site.get() {
+            Some(Whereabouts::Crowded) => Err(NoOutcome::NotHere),
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// Looks the host up, once for all lines.
+    async fn look(
+        &self,
+        crawl: &ReadyCrawl<F>,
+        url: &CrawlUrl,
         lease: Lease,
-    ) -> Result<(), NoOutcome> {
+    ) -> Result<Result<(), FetchError>, NoOutcome> {
         let limit = crawl.spec.group_hosts;
         let look = async || {
             if limit == 0 || named_group(&crawl.spec, url).is_some() {
                 return Ok(Whereabouts::Anywhere);
             }
-            let address = self.while_held(lease.token, crawl.fetcher.address(url)).await?;
-            let Some(address) = address else { return Ok(Whereabouts::Anywhere) };
+            let addresses = self.while_held(lease.token, crawl.fetcher.addresses(url)).await;
+            let addresses = addresses.map_err(Err)?.map_err(Ok)?;
             let host = HostRef { crawl: lease.crawl, host: lease.host };
-            Ok(match self.worker.neighbours.enter(host, address, limit) {
-                Ok(place) => Whereabouts::At(place),
+            Ok(match self.worker.neighbours.enter(host, addresses, limit) {
+                Ok(places) => Whereabouts::At(places),
                 Err(found) => {
                     self.worker.tell(found);
                     Whereabouts::Crowded
                 }
             })
         };
-        match self.site.get_or_try_init(look).await? {
-            Whereabouts::Crowded => Err(NoOutcome::Crowded),
-            _ => Ok(()),
+        match self.site.get_or_try_init(look).await {
+            Ok(_) => Ok(Ok(())),
+            Err(Ok(error)) => Ok(Err(error)),
+            Err(Err(none)) => Err(none),
         }
     }
 
@@ -669,7 +707,7 @@ impl<F: Fetch> Line<F> {
         };
         work.hold(Instant::now() + task.pace().after(&crawl.spec, took));
         let fetched = fetched?;
-        self.wait_out(crawl, task, &fetched, began).await?;
+        self.wait_out(crawl, url, task, &fetched, began).await?;
         let news = news::of_robots(&fetched, took);
         let is_troubled = news.as_ref().is_some_and(|news| news.troubled);
         work.keep_news(news);
@@ -704,15 +742,16 @@ impl<F: Fetch> Line<F> {
         // The host was visited, also where the fetch was given up.
         self.free_at = Some(Instant::now() + pace.after(&crawl.spec, took));
         let result = result?;
-        self.wait_out(crawl, task, &result, began).await?;
+        self.wait_out(crawl, url, task, &result, began).await?;
         Ok(Fetched { result, took })
     }
 
     /// Waits for as long as our own network is down. If it was, a failure that began then
-    /// does not count: its URL is fetched again.
+    /// does not count: its URL is fetched again, here or by another worker.
     async fn wait_out<T>(
         &self,
         crawl: &ReadyCrawl<F>,
+        url: &CrawlUrl,
         task: &Task,
         fetched: &Result<T, FetchError>,
         began: Instant,
@@ -720,18 +759,19 @@ impl<F: Fetch> Line<F> {
         if !fetched.as_ref().is_err_and(FetchError::is_silence) {
             return Ok(());
         }
-        let own = match self.site.get() {
-            Some(Whereabouts::At(place)) => Some(place.address),
-            _ => None,
-        };
+        let token = task.lease.token;
         let mut attempt = 0;
-        while self.while_held(task.lease.token, crawl.fetcher.is_cut_off(own, began)).await? {
+        while self.while_held(token, crawl.fetcher.is_cut_off(url, began)).await? {
             attempt += 1;
             let wait = backoff::wait(attempt, OUTAGE_WAITS.0, OUTAGE_WAITS.1, fastrand::f64());
             tokio::select! {
                 biased;
                 () = self.worker.stop.cancelled() => return Err(NoOutcome::LetGo),
-                waited = self.while_held(task.lease.token, sleep(wait)) => waited?,
+                () = self.work.wanted_back(token) => return Err(NoOutcome::NotYet),
+                waited = self.while_held(token, sleep(wait)) => waited?,
+            }
+            if self.worker.master.is_draining() {
+                return Err(NoOutcome::NotHere);
             }
         }
         if attempt > 0 { Err(NoOutcome::NotYet) } else { Ok(()) }

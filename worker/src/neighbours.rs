@@ -2,8 +2,8 @@
 //!
 //! The master lends only so many hosts at one address at a time, but where a host is, it
 //! has from the workers. A farm of names on one machine looks like many hosts until then.
-//! So a lane takes a place at its host's address before its first request; where all
-//! places are taken, the host is given back, and the master told where it is.
+//! So a lane takes a place at each of its host's addresses before its first request; where
+//! all places are taken, the host is given back, and the master told where it is.
 
 use std::{
     collections::HashMap,
@@ -18,36 +18,46 @@ use trawl_shared::address::{neighbourhood, octets};
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours(Mutex<HashMap<IpAddr, Vec<(HostRef, IpAddr)>>>);
 
-/// A lane's place at its host's address, until it is dropped.
+/// A lane's places at its host's addresses, until they are dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Places {
     neighbours: Arc<Neighbours>,
     host: HostRef,
-    pub(crate) address: IpAddr,
+    /// Of each neighbourhood one address.
+    addresses: Vec<IpAddr>,
 }
 
 impl Neighbours {
-    /// Takes a place for a host, of `limit`.
+    /// Takes a place for a host at each of its addresses, of `limit` that there are.
     ///
     /// # Errors
-    /// If all are taken. Tells the hosts that have them, and where this one is.
+    /// If all are taken at one of them. Tells the hosts that have them, and then that this
+    /// one is there, too.
     pub(crate) fn enter(
         self: &Arc<Self>,
         host: HostRef,
-        address: IpAddr,
+        mut addresses: Vec<IpAddr>,
         limit: u32,
-    ) -> Result<Place, Vec<HostAddress>> {
+    ) -> Result<Places, Vec<HostAddress>> {
+        addresses.sort_unstable();
+        addresses.dedup_by_key(|address| neighbourhood(*address));
         let mut all = self.lock();
-        let there = all.entry(neighbourhood(address)).or_default();
-        if there.len() >= limit as usize {
-            let found = there.iter().copied().chain([(host, address)]);
-            let found = found
-                .map(|(host, address)| HostAddress { host: Some(host), address: octets(address) });
-            return Err(found.collect());
+        for address in &addresses {
+            let there = all.get(&neighbourhood(*address)).map_or(&[][..], Vec::as_slice);
+            if there.len() >= limit as usize {
+                let found = there.iter().copied().chain([(host, *address)]);
+                let found = found.map(|(host, address)| HostAddress {
+                    host: Some(host),
+                    address: octets(address),
+                });
+                return Err(found.collect());
+            }
         }
-        there.push((host, address));
+        for address in &addresses {
+            all.entry(neighbourhood(*address)).or_default().push((host, *address));
+        }
         drop(all);
-        Ok(Place { neighbours: Arc::clone(self), host, address })
+        Ok(Places { neighbours: Arc::clone(self), host, addresses })
     }
 
     /// What is behind the lock is never left half changed.
@@ -56,13 +66,23 @@ impl Neighbours {
     }
 }
 
-impl Drop for Place {
+impl Places {
+    /// Where the host is, if there is no doubt.
+    pub(crate) fn only_address(&self) -> Option<IpAddr> {
+        match self.addresses[..] {
+            [address] => Some(address),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Places {
     fn drop(&mut self) {
         let mut all = self.neighbours.lock();
-        let at = neighbourhood(self.address);
-        if let Some(there) = all.get_mut(&at) {
+        for at in self.addresses.iter().copied().map(neighbourhood) {
+            let Some(there) = all.get_mut(&at) else { continue };
             if let Some(own) = there.iter().position(|(host, _)| *host == self.host) {
-                there.swap_remove(own);
+                there.remove(own);
             }
             if there.is_empty() {
                 all.remove(&at);
@@ -79,34 +99,46 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn enter(neighbours: &Arc<Neighbours>, host: u32, at: &[&str]) -> Result<Places, Vec<u32>> {
+        let addresses = at.iter().map(|at| ip(at)).collect();
+        let entered = neighbours.enter(HostRef { crawl: 1, host }, addresses, 2);
+        let host = |it: &HostAddress| it.host.unwrap_or_default().host;
+        entered.map_err(|found| found.iter().map(host).collect())
+    }
+
     #[test]
     fn an_address_has_so_many_places_and_who_finds_none_hears_who_has_them() {
-        let neighbours = Arc::new(Neighbours::default());
-        let enter = |host, at| {
-            neighbours.enter(HostRef { crawl: 1, host }, ip(at), 2).map_err(|found| {
-                let host = |it: &HostAddress| it.host.unwrap_or_default().host;
-                found.iter().map(host).collect::<Vec<_>>()
-            })
-        };
-        let one = enter(1, "192.0.2.1").unwrap();
-        let two = enter(2, "::ffff:192.0.2.1").unwrap();
-        assert_eq!(enter(3, "192.0.2.1").unwrap_err(), [1, 2, 3]);
-        assert!(enter(3, "192.0.2.2").is_ok(), "another address has its own");
+        let neighbours = Arc::default();
+        let one = enter(&neighbours, 1, &["192.0.2.1"]).unwrap();
+        let two = enter(&neighbours, 2, &["::ffff:192.0.2.1"]).unwrap();
+        assert_eq!(enter(&neighbours, 3, &["192.0.2.1"]).unwrap_err(), [1, 2, 3]);
+        assert!(enter(&neighbours, 3, &["192.0.2.2"]).is_ok(), "another address has its own");
         drop(one);
-        let three = enter(3, "192.0.2.1").unwrap();
-        assert_eq!(enter(4, "192.0.2.1").unwrap_err(), [2, 3, 4]);
+        let three = enter(&neighbours, 3, &["192.0.2.1"]).unwrap();
+        assert_eq!(enter(&neighbours, 4, &["192.0.2.1"]).unwrap_err(), [2, 3, 4]);
         drop((two, three));
         assert!(neighbours.lock().is_empty());
     }
 
     #[test]
+    fn further_addresses_hide_nobody() {
+        let neighbours = Arc::default();
+        let one = enter(&neighbours, 1, &["192.0.2.1", "192.0.2.101"]).unwrap();
+        assert_eq!(one.only_address(), None);
+        let two = enter(&neighbours, 2, &["192.0.2.2", "192.0.2.101"]).unwrap();
+        assert_eq!(enter(&neighbours, 3, &["192.0.2.3", "192.0.2.101"]).unwrap_err(), [1, 2, 3]);
+        assert!(enter(&neighbours, 3, &["192.0.2.1", "192.0.2.2"]).is_ok());
+        drop((one, two));
+        assert!(neighbours.lock().is_empty());
+    }
+
+    #[test]
     fn the_addresses_of_one_ipv6_network_are_one() {
-        let neighbours = Arc::new(Neighbours::default());
-        let enter = |host, at| neighbours.enter(HostRef { crawl: 1, host }, ip(at), 1);
-        let _one = enter(1, "2001:db8::1").unwrap();
-        let found = enter(2, "2001:db8::ffff:1:2:3").unwrap_err();
-        assert_eq!(found[1].address[..4], [0x20, 0x01, 0x0d, 0xb8], "and it is told as it is");
-        assert_eq!(found[1].address[15], 3);
-        assert!(enter(3, "2001:db8:0:1::1").is_ok());
+        let neighbours = Arc::default();
+        let one = enter(&neighbours, 1, &["2001:db8::1", "2001:db8::2"]).unwrap();
+        assert_eq!(one.only_address(), Some(ip("2001:db8::1")));
+        let _two = enter(&neighbours, 2, &["2001:db8::ffff:1:2:3"]).unwrap();
+        assert_eq!(enter(&neighbours, 3, &["2001:db8::4"]).unwrap_err(), [1, 2, 3]);
+        assert!(enter(&neighbours, 3, &["2001:db8:0:1::1"]).is_ok());
     }
 }

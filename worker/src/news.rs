@@ -56,9 +56,14 @@ pub(crate) fn of_robots(
         Err(error) if is_about_us(error) => return None,
         Err(error) => Found::Unavailable(Untrusted(&error.to_string()).to_string()),
     };
+    let wait = match fetched {
+        Err(FetchError::RobotsUnavailable { retry_after, .. }) => *retry_after,
+        _ => None,
+    };
     Some(HostNews {
         elapsed_ms: millis(took),
         troubled: fetched.as_ref().is_err_and(|error| is_about_the_host(error.kind())),
+        retry_after_ms: wait.map_or(0, millis),
         robots: Some(RobotsNews { found: Some(found) }),
         ..HostNews::default()
     })
@@ -97,8 +102,10 @@ mod tests {
         for error in ours {
             assert_eq!(of_robots(&Err(error), Duration::ZERO), None);
         }
-        let theirs = FetchError::RobotsUnavailable { cause: cause() };
+        let retry_after = Some(Duration::from_secs(8));
+        let theirs = FetchError::RobotsUnavailable { cause: cause(), retry_after };
         let news = of_robots(&Err(theirs), Duration::ZERO).unwrap();
         assert!(news.troubled && news.robots.is_some());
+        assert_eq!(news.retry_after_ms, 8_000);
     }
 }

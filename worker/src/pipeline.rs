@@ -69,7 +69,7 @@ pub(crate) struct Worker<F> {
     /// Leases that are ready to be handed back.
     wanted_back: Mutex<Vec<Token>>,
     /// Where hosts are, for the master to hear before it lends them again.
-    found: Mutex<HashMap<(u32, u32), HostAddress>>,
+    found: Mutex<Vec<HostAddress>>,
     hand_back: Notify,
     /// Told when the worker may lease again after it had to drain.
     undrained: Notify,
@@ -285,7 +285,7 @@ async fn hand_back_recalled<F: Fetch>(worker: Arc<Worker<F>>) {
     loop {
         worker.hand_back.notified().await;
         let tokens = std::mem::take(&mut *lock(&worker.wanted_back));
-        let found = std::mem::take(&mut *lock(&worker.found)).into_values().collect();
+        let found = std::mem::take(&mut *lock(&worker.found));
         if let Err(error) = worker.master.hand_back(tokens, found).await {
             tracing::debug!(%error, "leases were not handed back; they run out");
         }
@@ -419,11 +419,15 @@ impl<F: Fetch> Worker<F> {
         }
     }
 
-    /// Has the master told where hosts are, with what is handed back next.
+    /// Has the master told where hosts are, with what is handed back next; those first that
+    /// have places there.
     pub(crate) fn tell(&self, found: Vec<HostAddress>) {
-        let key = |found: &HostAddress| found.host.map(|host| (host.crawl, host.host));
-        let found = found.into_iter().filter_map(|found| Some((key(&found)?, found)));
-        lock(&self.found).extend(found);
+        let mut told = lock(&self.found);
+        for found in found {
+            if !told.iter().any(|other| other.host == found.host) {
+                told.push(found);
+            }
+        }
     }
 
     fn give_back(&self, token: Token) {

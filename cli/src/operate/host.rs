@@ -184,7 +184,11 @@ fn facts(reply: &HostReply) -> Vec<String> {
         facts.push(format!("its last fetch took {}", exactly(reply.answer_ms)));
     }
     if !reply.address.is_empty() {
-        facts.push(format!("answered from {}", Untrusted(&reply.address)));
+        facts.push(format!("at {}", Untrusted(&reply.address)));
+    }
+    if reply.robots_delay_ms > 0 {
+        let delay = exactly(reply.robots_delay_ms);
+        facts.push(format!("its robots.txt asks for a delay of {delay}"));
     }
     facts.push(reply.robots.as_ref().map_or("robots.txt not fetched".to_owned(), robots_fact));
     facts
@@ -244,6 +248,7 @@ fn as_json(reply: &HostReply) -> Value {
         "set_pages": reply.set_pages,
         "visited_ms": reply.visited_ms,
         "answer_ms": reply.answer_ms,
+        "robots_delay_ms": reply.robots_delay_ms,
         "failures": reply.failures,
         "wait_ms": reply.wait_ms,
         "wait_reason": reply.wait_reason,

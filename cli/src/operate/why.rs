@@ -52,7 +52,10 @@ fn as_text(reply: &WhyReply, asked: &str) -> String {
     if reply.crawls.is_empty() {
         text += "\n  the master has no crawl";
     }
-    for crawl in &reply.crawls {
+    let mut crawls: Vec<_> = reply.crawls.iter().collect();
+    // Who knows it comes first.
+    crawls.sort_by_key(|crawl| crawl.state == "unknown");
+    for crawl in crawls {
         text += &format!("\nin crawl \"{}\": {}", crawl.crawl, crawl.state);
         for fact in facts(crawl) {
             text += &format!("\n  {fact}");
@@ -117,7 +120,11 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
     tell(crawl.status > 0, &|| format!("answered with status {}", crawl.status));
     tell(!crawl.class.is_empty() && crawl.status == 0, &|| class_text(&crawl.class));
     tell(!crawl.detail.is_empty(), &|| Untrusted(&crawl.detail).to_string());
-    tell(crawl.fetched_at_ms > 0, &|| format!("fetched at {}", moment(crawl.fetched_at_ms)));
+    tell(!crawl.location.is_empty(), &|| format!("leads to {}", Untrusted(&crawl.location)));
+    tell(crawl.fetched_at_ms > 0, &|| {
+        let (at, took) = (moment(crawl.fetched_at_ms), exactly(crawl.took_ms));
+        format!("fetched at {at} in {took}")
+    });
     tell(!crawl.sha1.is_empty(), &|| format!("body's SHA-1 {}", crawl.sha1));
     tell(!crawl.same_as.is_empty(), &|| format!("the same body as {}", Untrusted(&crawl.same_as)));
     tell(!crawl.robots.is_empty(), &|| Untrusted(&crawl.robots).to_string());
@@ -171,6 +178,8 @@ fn as_json(reply: &WhyReply) -> Value {
             "status": crawl.status,
             "sha1": crawl.sha1,
             "fetched_at_ms": crawl.fetched_at_ms,
+            "took_ms": crawl.took_ms,
+            "location": crawl.location,
             "segment": crawl.segment,
             "offset": crawl.offset,
             "length": crawl.length,

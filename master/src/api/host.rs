@@ -37,6 +37,7 @@ pub(super) fn told(key: &HostKey, account: HostAccount, due: Vec<Option<Duration
         set_pages: gate.set_pages,
         visited_ms: visited.map(millis),
         answer_ms: gate.answer_ms,
+        robots_delay_ms: gate.robots_delay_ms,
         failures: gate.failures,
         wait_ms: millis(rests),
         wait_reason: if rests.is_zero() { String::new() } else { gate.trouble },

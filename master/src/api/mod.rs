@@ -4,6 +4,7 @@
 mod control;
 mod host;
 mod pages;
+mod source;
 mod walk;
 mod why;
 mod worker;

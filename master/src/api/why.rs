@@ -13,7 +13,7 @@ use trawl_shared::{
     warc::sha1_base32,
 };
 
-use super::{host::robots_text, millis};
+use super::{host::robots_text, millis, source};
 use crate::{
     crawl::{AccountView, Crawls},
     frontier::{State, Via},
@@ -28,6 +28,7 @@ pub(super) async fn told(
     view: AccountView,
 ) -> Result<WhyCrawl, Status> {
     let AccountView { account, due, lease_left, pages } = view;
+    let canonical = account.canonical.url.clone();
     let mut told = WhyCrawl {
         robots: account
             .robots
@@ -46,7 +47,14 @@ pub(super) async fn told(
         ..WhyCrawl::default()
     };
     match account.state {
-        State::Unknown => told.state = "unknown".into(),
+        State::Unknown => {
+            told.state = "unknown".into();
+            let source = source::find(&pages, &canonical, account.reach).await;
+            told.via = source.via;
+            if told.reason.is_empty() {
+                told.reason = source.reason;
+            }
+        }
         State::Open { row, via, depth, holder, .. } => {
             told.via = via_url(&pages, via).await;
             told.depth = Some(depth.into());
@@ -83,6 +91,8 @@ pub(super) async fn told(
             told.length = place.lengths().total();
             if let Some(meta) = meta(&pages, place).await {
                 told.depth = Some(meta.depth);
+                told.took_ms = meta.elapsed_ms;
+                told.location = meta.location.unwrap_or_default();
                 told.hops = meta.hops;
                 told.off_site = meta.off_site;
                 told.failures = meta.attempt.saturating_sub(1);

@@ -284,7 +284,7 @@ impl<S: Store> Owner<S> {
                 let heard = self.workers.hear(&caller, now);
                 if heard.is_ok() {
                     // First: what is given back may be lent again at once.
-                    self.frontier.note_addresses(&caller.worker, &found);
+                    self.frontier.note_addresses(&caller.worker, &found, now);
                     self.frontier.hand_back(&caller.worker, &leases, now)?;
                 }
                 later(answers, answer, heard);

@@ -213,7 +213,7 @@ mod tests {
                 "http://example.org/a;b=1;c/d,e(f)g!h$i&j'k*l@m:n=o~p",
                 "org,example)/a;b=1;c/d,e(f)g!h$i&j'k*l@m:n=o~p",
             ),
-            ("http://example.org/%60%7B|%7D^[]%3C%3E%22//", r#"org,example)/`{|}^[]<>""#),
+            ("http://example.org/%60%7B|%7D%5E[]%3C%3E%22//", r#"org,example)/`{|}^[]<>""#),
             (r#"http://example.org/?`{|}^[]%3C%3E%22\\%27"#, r#"org,example)/?`{|}^[]<>"\\'"#),
             ("http://example.org/a/", "org,example)/a"),
             ("http://example.org////", "org,example)/"),

@@ -185,7 +185,7 @@ impl<S: Store> Frontier<S> {
     ) {
         let Some(spec) = self.crawls.get(&at.crawl).map(|crawl| crawl.spec.clone()) else { return };
         if let Some(address) = news.address {
-            self.note_address(at, address);
+            self.note_address(at, address, now);
         }
         let mut failures = 0;
         self.change_gate(at.host, |row| {
@@ -216,24 +216,23 @@ impl<S: Store> Frontier<S> {
 
     /// Takes note of where a worker's hosts are. Of hosts that it does not have, it can
     /// say nothing.
-    pub fn note_addresses(&mut self, worker: &str, found: &[(HostRef, IpAddr)]) {
+    pub fn note_addresses(&mut self, worker: &str, found: &[(HostRef, IpAddr)], now: Moment) {
         for (at, address) in found {
             let token = self.hosts.get(at).and_then(|host| host.leased.values().next());
             let lease = token.and_then(|token| self.leases.get(token));
             if lease.is_some_and(|lease| &*lease.worker == worker) {
-                self.note_address(*at, *address);
+                self.note_address(*at, *address, now);
             }
         }
     }
 
-    fn note_address(&mut self, at: HostRef, address: IpAddr) {
+    fn note_address(&mut self, at: HostRef, address: IpAddr, now: Moment) {
         let address = octets(address);
-        if self.known(at.host).is_some_and(|row| row.address == address) {
-            return;
+        if self.known(at.host).is_none_or(|row| row.address != address) {
+            self.change_gate(at.host, |row| row.address = address);
         }
-        self.change_gate(at.host, |row| row.address = address);
         if self.gates.get(&at.host).is_some_and(|gate| gate.holder == Some(at.crawl)) {
-            let is_over_full = self.take_further_places(at);
+            let is_over_full = self.take_places_anew(at, now);
             if let Some(gate) = self.gates.get_mut(&at.host) {
                 gate.changed |= is_over_full;
             }

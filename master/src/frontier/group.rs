@@ -115,19 +115,21 @@ impl<S: Store> Frontier<S> {
         }
     }
 
-    /// More is known of a host that is lent: it takes a place in each group that it was
-    /// not known to be of. Whether any of them has more hosts than places now.
-    pub(super) fn take_further_places(&mut self, at: HostRef) -> bool {
+    /// Something else is known of a host that is lent: it takes a place in each group that it
+    /// was not known to be of, and gives up those of others. Whether any that it came to has
+    /// more hosts than places now.
+    pub(super) fn take_places_anew(&mut self, at: HostRef, now: Moment) -> bool {
+        let places = self.groups_of(at);
+        let Some(gate) = self.gates.get_mut(&at.host) else { return false };
+        let former = std::mem::replace(&mut gate.places, places.clone());
         let mut is_over_full = false;
-        for place in self.groups_of(at) {
-            let Some(gate) = self.gates.get_mut(&at.host) else { break };
-            if gate.places.iter().any(|taken| taken.group == place.group) {
-                continue;
-            }
-            gate.places.push(place);
+        for place in places.iter().filter(|place| !former.contains(place)) {
             let group = self.groups.groups.entry(place.group).or_default();
             group.lent += 1;
             is_over_full |= group.lent > place.limit;
+        }
+        for place in former.into_iter().filter(|place| !places.contains(place)) {
+            self.free_place(place, now);
         }
         is_over_full
     }
@@ -136,18 +138,26 @@ impl<S: Store> Frontier<S> {
     pub(super) fn free_places(&mut self, at: HostRef, now: Moment) {
         let places = self.gates.get_mut(&at.host).map(|gate| std::mem::take(&mut gate.places));
         for place in places.unwrap_or_default() {
-            let Some(group) = self.groups.groups.get_mut(&place.group) else { continue };
-            group.lent = group.lent.saturating_sub(1);
-            let rested = now + place.rest;
-            if rested > now {
-                group.resting.push(rested);
-            }
-            let is_idle = group.lent == 0;
+            self.free_place(place, now);
+        }
+    }
+
+    fn free_place(&mut self, place: Place, now: Moment) {
+        let Some(group) = self.groups.groups.get_mut(&place.group) else { return };
+        group.lent = group.lent.saturating_sub(1);
+        group.resting.retain(|until| *until > now);
+        let is_idle = group.lent == 0;
+        let has_room = group.lent + (group.resting.len() as u32) < place.limit;
+        let rested = now + place.rest;
+        if rested > now {
+            group.resting.push(rested);
+        }
+        if has_room || is_idle {
             self.call_next(place.group, rested, is_idle);
-            let groups = &mut self.groups.groups;
-            if groups.get(&place.group).is_some_and(|it| it.lent == 0 && it.resting.is_empty()) {
-                groups.remove(&place.group);
-            }
+        }
+        let groups = &mut self.groups.groups;
+        if groups.get(&place.group).is_some_and(|it| it.lent == 0 && it.resting.is_empty()) {
+            groups.remove(&place.group);
         }
     }
 

@@ -54,7 +54,7 @@ pub use self::{
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, HostStatus, Specification, Trouble},
     walk::Piece,
-    why::{Account, Holder, State, Via},
+    why::{Account, Holder, Reach, State, Via},
 };
 use self::{changes::Changes, gate::Gate, group::Groups, patterns::HostPatterns, walk::Walk};
 use crate::{

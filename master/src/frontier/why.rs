@@ -43,7 +43,7 @@ pub struct Account {
     /// Where the URL stands.
     pub state: State,
     /// Why it has not been lent, or would not be taken in: one sentence; empty if
-    /// nothing holds it up.
+    /// nothing holds it up, and if no rule keeps out a URL that is not known.
     pub held_up: String,
     /// Why its host is left alone now; empty if it is not.
     pub host: String,
@@ -52,6 +52,17 @@ pub struct Account {
     pub robots: Option<(u64, Vec<u8>)>,
     /// The name that the crawl looks rules up by.
     pub product_token: String,
+    /// How far the crawl goes.
+    pub reach: Reach,
+}
+
+/// How far a crawl goes from its seeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// Links from a seed at most; none for any.
+    pub depth: Option<u32>,
+    /// Redirects in a row at most.
+    pub redirects: u32,
 }
 
 /// Where a URL stands.
@@ -189,9 +200,7 @@ impl<S: Store> Frontier<S> {
             State::Unknown => match (refusal, caught) {
                 (Some(refusal), _) => format!("its scope does not admit it: {refusal}"),
                 (None, Some(caught)) => format!("it would be taken for a trap: {}", caught.detail),
-                (None, None) => {
-                    "no page that was fetched leads to it, as far as is known; a link that asks not to be followed does not count".to_owned()
-                }
+                (None, None) => String::new(),
             },
             State::Open { holder: None, depth, .. } => self.held_up(at, crawl, *depth, now),
             _ => String::new(),
@@ -222,6 +231,7 @@ impl<S: Store> Frontier<S> {
                 .filter(|(row, _)| row.fetched_at > 0)
                 .map(|(row, text)| (row.fetched_at, text)),
             product_token: crawl.spec.product_token().to_owned(),
+            reach: Reach { depth: crawl.spec.depth, redirects: crawl.spec.redirects },
         })
     }
 

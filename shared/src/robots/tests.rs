@@ -80,6 +80,16 @@ fn a_url_is_allowed_only_if_both_readings_of_its_escapes_allow_it() {
 }
 
 #[test]
+fn what_no_url_has_unescaped_is_meant_escaped() {
+    let text = "User-agent: *\nDisallow: /my files/\nDisallow: /a{b}^\nDisallow: /q?x=\"1\"'\n";
+    let asked = |url: &str| rules(text).allowed(&CrawlUrl::parse(url).unwrap());
+    for url in ["/my files/a", "/my%20files/a", "/a{b}^c", "/a%7Bb%7d%5E", "/q?x=\"1\"'"] {
+        assert!(!asked(&format!("http://a.example{url}")), "{url}");
+    }
+    assert!(asked("http://a.example/q?x={1}"));
+}
+
+#[test]
 fn agents_are_compared_by_product_token() {
     for text in [
         "User-agent: MyBot\nDisallow: /",

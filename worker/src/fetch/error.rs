@@ -6,7 +6,7 @@
 //! cloned, compared and sent to the master, and what a library had to say is of
 //! use to people only.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use trawl_shared::{
@@ -83,6 +83,8 @@ pub enum FetchError {
     RobotsUnavailable {
         /// What went wrong.
         cause: String,
+        /// The host's own wish to be left alone for so long.
+        retry_after: Option<Duration>,
     },
     /// No proxy could be used; the host was not asked.
     #[error("{}", Untrusted(cause))]
@@ -114,10 +116,13 @@ pub enum Timeout {
 }
 
 impl FetchError {
-    /// Whether nothing came of the host, so that the failure may be that of the network
-    /// between.
+    /// Whether nothing came from the host in the end, so that the failure may be that of
+    /// the network between.
     pub(crate) const fn is_silence(&self) -> bool {
-        matches!(self, Self::Dns { .. } | Self::Connect { .. } | Self::Timeout(_))
+        match self {
+            Self::Timeout(Timeout::TooSlow(_)) => false,
+            _ => matches!(self, Self::Dns { .. } | Self::Connect { .. } | Self::Timeout(_)),
+        }
     }
 
     /// The class by which retries and summaries go.

@@ -3,11 +3,10 @@
 //! One fetcher serves one crawl. It keeps a connection per host for the next
 //! request, follows no redirect, sends no cookie unless the crawl says so, tries no
 //! host twice, and never looks at the environment's proxy variables. Addresses are
-//! checked three
-//! times: in the URL, in what the resolver says, and on the connection that
-//! stands. With a proxy, names are resolved and connected to by the proxy, so
-//! only addresses in URLs (and `localhost`) can be checked here; the proxy's own
-//! address may be anywhere, as the operator named it.
+//! checked three times: in the URL, in what the resolver says, and on the connection that
+//! stands. With a proxy, names are resolved and connected to by the proxy, so only
+//! addresses in URLs (and `localhost`) can be checked here; the proxy's own address may be
+//! anywhere, as the operator named it.
 //!
 //! HTTP/1 heads are bounded by hyper: 100 headers, 400 KiB.
 
@@ -136,7 +135,7 @@ impl HttpFetcher {
         let extras = self.0.extras_for(url)?;
         let (mut response, route) = self.0.response(url, &extras, &mut deadline).await?;
         let address = route.peer(&response, &self.0.guard)?;
-        self.0.uplink.heard(address);
+        self.0.uplink.heard(url, address);
 
         let (status, version) = (response.status().as_u16(), response.version());
         let headers = std::mem::take(response.headers_mut());
@@ -179,19 +178,18 @@ impl Fetch for HttpFetcher {
         self.fetch(url, self.0.body_limit.max(bytes)).await
     }
 
-    async fn address(&self, url: &CrawlUrl) -> Option<IpAddr> {
-        let inner = &self.0;
-        if inner.routes.by_proxy() {
-            return None;
+    async fn addresses(&self, url: &CrawlUrl) -> Result<Vec<IpAddr>, FetchError> {
+        if self.0.routes.by_proxy() {
+            return Ok(Vec::new());
         }
         match url.address() {
-            Some(address) => Some(address),
-            None => inner.names.permitted(url.host()).await.ok()?.into_iter().min(),
+            Some(address) => Ok(vec![address]),
+            None => self.0.names.permitted(url.host()).await,
         }
     }
 
-    async fn is_cut_off(&self, own: Option<IpAddr>, began: Instant) -> bool {
-        self.0.uplink.is_down(own, began, |peer| self.0.reaches(peer)).await
+    async fn is_cut_off(&self, url: &CrawlUrl, began: Instant) -> bool {
+        self.0.uplink.is_down(url, began, |peer| self.0.reaches(peer)).await
     }
 }
 

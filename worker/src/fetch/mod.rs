@@ -73,17 +73,23 @@ pub trait Fetch: Clone + Send + Sync + 'static {
         self.get(url)
     }
 
-    /// The address that stands for the URL's host, which is the lowest of those it may be
-    /// fetched from; none if that is not known, as behind a proxy. Nothing is sent to it.
-    fn address(&self, url: &CrawlUrl) -> impl Future<Output = Option<IpAddr>> + Send {
+    /// The addresses that the URL's host may be fetched from; none if others look them up,
+    /// as behind a proxy. Nothing is sent to them.
+    ///
+    /// # Errors
+    /// If it has none, or one that is not allowed.
+    fn addresses(
+        &self,
+        url: &CrawlUrl,
+    ) -> impl Future<Output = Result<Vec<IpAddr>, FetchError>> + Send {
         let _ = url;
-        future::ready(None)
+        future::ready(Ok(Vec::new()))
     }
 
-    /// Whether nobody can be reached, so that a fetch that began then and failed says
-    /// nothing of its host; `own` is the host's address, if it is known.
-    fn is_cut_off(&self, own: Option<IpAddr>, began: Instant) -> impl Future<Output = bool> + Send {
-        let _ = (own, began);
+    /// Whether nobody else can be reached, so that a fetch of the URL that began then and
+    /// failed says nothing of its host.
+    fn is_cut_off(&self, url: &CrawlUrl, began: Instant) -> impl Future<Output = bool> + Send {
+        let _ = (url, began);
         future::ready(false)
     }
 }

@@ -17,7 +17,7 @@ use trawl_shared::{
     url::CrawlUrl,
 };
 
-use super::{Fetch, FetchError, Page, Timeout};
+use super::{Fetch, FetchError, Page, Timeout, retry_after};
 
 /// Redirects that are followed; beyond, there are no rules.
 const REDIRECTS_MAX: usize = 5;
@@ -84,7 +84,13 @@ async fn follow<F: Fetch>(
                 _ => break,
             },
             400..=428 | 430..=499 => break,
-            status => return Err(unavailable(format!("status {status}"))),
+            status => {
+                return Err(FetchError::RobotsUnavailable {
+                    cause: format!("status {status}"),
+                    // Another host's wish is not this one's.
+                    retry_after: retry_after(&page.headers, page.fetched_at).filter(|_| hop == 0),
+                });
+            }
         }
     }
     Ok(RobotsTxt::default())
@@ -105,7 +111,7 @@ fn for_host(error: FetchError, hop: usize) -> FetchError {
 }
 
 fn unavailable(cause: String) -> FetchError {
-    FetchError::RobotsUnavailable { cause }
+    FetchError::RobotsUnavailable { cause, retry_after: None }
 }
 
 fn location(page: &Page) -> Option<CrawlUrl> {

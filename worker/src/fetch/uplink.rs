@@ -1,32 +1,35 @@
 //! Whether it is our own network that is down.
 //!
 //! That a host cannot be reached is the host's failure only if others can be. If nobody
-//! has answered in the second half of the time that the fetch took, those that answered
-//! before are connected to, one after the other, and nothing is sent to them; if none can
-//! be reached, the failure says nothing of the host. A few hosts that all go down look the
-//! same, so that this counts with several witnesses only, and not for ever.
+//! has answered lately, those that answered before are connected to, one after the other,
+//! and nothing is sent to them; if none can be reached, the failure says nothing of the
+//! host. A few hosts that all go down look the same, so that this counts with witnesses of
+//! several domains and addresses only, and not for ever.
 
 use std::{
     collections::VecDeque,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::time::{Duration, Instant};
-use trawl_shared::{address::neighbourhood, units::Span};
+use trawl_shared::{address::neighbourhood, units::Span, url::CrawlUrl};
 
 /// Who is remembered, of those that answered last.
-const PEERS: usize = 4;
+const PEERS: usize = 8;
 
 /// Others of them that must be out of reach.
 const WITNESSES: usize = 3;
 
-/// How long one that was reached vouches for the network, so that nobody is connected to
-/// more often.
-const VOUCHED: Duration = Duration::from_secs(60);
+/// How long ago somebody may have answered at most for the network to be up.
+const LATELY: Duration = Duration::from_secs(2);
+
+/// How long it is believed that one could be reached if all others were tried since, so
+/// that none is bothered more often.
+const REACHED: Duration = Duration::from_secs(60);
 
 /// How long it is believed that none could be reached.
-const DOWN: Duration = Duration::from_secs(2);
+const DOWN: Duration = Duration::from_secs(5);
 
 /// What is known of the network.
 pub(super) struct Uplink {
@@ -39,13 +42,21 @@ pub(super) struct Uplink {
 
 #[derive(Default)]
 struct Known {
-    /// Who answered, of each neighbourhood one, the last one last.
-    peers: VecDeque<SocketAddr>,
+    /// Who answered, of each domain and of each neighbourhood one, the last one last.
+    peers: VecDeque<Peer>,
+    /// When somebody answered.
     heard_at: Option<Instant>,
     /// When a peer could be reached.
     reached_at: Option<Instant>,
     /// Since when none could be, and when that was last tried.
     down: Option<(Instant, Instant)>,
+}
+
+#[derive(Clone)]
+struct Peer {
+    domain: String,
+    address: SocketAddr,
+    tried_at: Option<Instant>,
 }
 
 impl Uplink {
@@ -57,36 +68,46 @@ impl Uplink {
         }
     }
 
-    /// Somebody has answered; who, if that is known.
-    pub(super) fn heard(&self, peer: Option<SocketAddr>) {
+    /// A URL's host has answered, from an address if that is known.
+    pub(super) fn heard(&self, url: &CrawlUrl, address: Option<SocketAddr>) {
         let mut known = self.lock();
         let now = Instant::now();
         known.heard_at = Some(now);
         known.is_up(now);
-        let Some(peer) = peer.filter(|peer| known.peers.back() != Some(peer)) else { return };
-        let at = neighbourhood(peer.ip());
-        known.peers.retain(|other| neighbourhood(other.ip()) != at);
+        let Some(address) = address else { return };
+        let domain = url.domain();
+        let is_same = |peer: &Peer| peer.domain == domain && peer.address == address;
+        if known.peers.back().is_some_and(is_same) {
+            return;
+        }
+        let at = neighbourhood(address.ip());
+        let is_other =
+            |peer: &Peer| peer.domain != domain && neighbourhood(peer.address.ip()) != at;
+        let same = known.peers.iter().find(|peer| is_same(peer));
+        let tried_at = same.and_then(|peer| peer.tried_at);
+        known.peers.retain(is_other);
         if known.peers.len() == PEERS {
             known.peers.pop_front();
         }
-        known.peers.push_back(peer);
+        known.peers.push_back(Peer { domain: domain.to_owned(), address, tried_at });
     }
 
-    /// Whether the network is down, so that a fetch that began then, of a host at `own`
-    /// address if that is known, could not reach anybody. `reaches` tries a peer.
+    /// Whether the network is down, so that a fetch of the URL that began then could not
+    /// reach anybody. `reaches` tries a peer.
     pub(super) async fn is_down<R: Future<Output = bool>>(
         &self,
-        own: Option<IpAddr>,
+        url: &CrawlUrl,
         began: Instant,
         reaches: impl Fn(SocketAddr) -> R,
     ) -> bool {
         let _one_at_a_time = self.asking.lock().await;
-        let witnesses = match self.lock().judge(own, began, self.outage_max, Instant::now()) {
+        let witnesses = match self.lock().judge(url, began, self.outage_max, Instant::now()) {
             Ok(is_down) => return is_down,
             Err(witnesses) => witnesses,
         };
-        for peer in witnesses {
-            if reaches(peer).await {
+        for address in witnesses {
+            self.lock().is_tried(address, Instant::now());
+            if reaches(address).await {
                 let mut known = self.lock();
                 let now = Instant::now();
                 known.reached_at = Some(now);
@@ -113,34 +134,47 @@ impl Uplink {
 }
 
 impl Known {
-    /// Whether the network is down, as far as that is known; or else who is to be tried,
-    /// the last one that answered first.
+    /// Whether the network is down, as far as that is known; or else who is to be tried:
+    /// first who was not for the longest time, and of those the last one that answered.
     fn judge(
         &self,
-        own: Option<IpAddr>,
+        url: &CrawlUrl,
         began: Instant,
         outage_max: Duration,
         now: Instant,
     ) -> Result<bool, Vec<SocketAddr>> {
-        let lately = |then: Instant, long: Duration| now.saturating_duration_since(then) < long;
-        // Who was heard before that, may have been heard just before it went down.
-        let half = began + now.saturating_duration_since(began) / 2;
-        let is_heard = self.heard_at.is_none_or(|at| at >= half);
-        if is_heard || self.reached_at.is_some_and(|at| lately(at, VOUCHED)) {
+        let is_within = |then: Instant, long: Duration| now.saturating_duration_since(then) < long;
+        // An answer before that says nothing of the time in which the fetch failed.
+        let half = now.saturating_duration_since(began) / 2;
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) <= half.min(LATELY);
+        if self.heard_at.is_none_or(is_fresh) || self.reached_at.is_some_and(is_fresh) {
             return Ok(false);
         }
         if let Some((since, tried)) = self.down {
-            if !lately(since, outage_max) {
+            if !is_within(since, outage_max) {
                 return Ok(false);
             }
-            if lately(tried, DOWN) {
+            if is_within(tried, DOWN) {
                 return Ok(true);
             }
         }
-        let own = own.map(neighbourhood);
-        let is_other = |peer: &&SocketAddr| Some(neighbourhood(peer.ip())) != own;
-        let witnesses: Vec<_> = self.peers.iter().rev().filter(is_other).copied().collect();
-        if witnesses.len() < WITNESSES || outage_max.is_zero() { Ok(false) } else { Err(witnesses) }
+        let others = self.peers.iter().rev().filter(|peer| peer.domain != url.domain());
+        let mut witnesses: Vec<&Peer> = others.collect();
+        if witnesses.len() < WITNESSES || outage_max.is_zero() {
+            return Ok(false);
+        }
+        witnesses.sort_by_key(|peer| peer.tried_at);
+        let is_bothered = witnesses[0].tried_at.is_some_and(|at| is_within(at, REACHED));
+        if is_bothered && self.reached_at.is_some_and(|at| is_within(at, REACHED)) {
+            return Ok(false);
+        }
+        Err(witnesses.into_iter().map(|peer| peer.address).collect())
+    }
+
+    fn is_tried(&mut self, address: SocketAddr, now: Instant) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.address == address) {
+            peer.tried_at = Some(now);
+        }
     }
 
     fn is_up(&mut self, now: Instant) {
@@ -162,7 +196,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn peer(number: u8) -> SocketAddr {
+    /// A page of the site of that number.
+    fn page(number: u8) -> CrawlUrl {
+        CrawlUrl::parse(&format!("http://www.site{number}.example/")).unwrap()
+    }
+
+    fn address(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, number], 80))
     }
 
@@ -176,16 +215,19 @@ mod tests {
     impl Net {
         fn with_peers(count: u8) -> Self {
             let uplink = Uplink::new(Span::secs(3_600));
-            (1..=count).for_each(|number| uplink.heard(Some(peer(number))));
+            (1..=count).for_each(|number| uplink.heard(&page(number), Some(address(number))));
             Self { uplink, is_up: AtomicBool::new(false), tried: AtomicUsize::new(0) }
         }
 
-        async fn is_down(&self, own: u8, began: Instant) -> bool {
+        /// Whether it is, for a fetch of a site that took so long.
+        async fn is_down(&self, site: u8, took: Duration) -> bool {
+            let began = Instant::now();
+            tokio::time::advance(took).await;
             let reaches = |_| {
                 self.tried.fetch_add(1, Ordering::Relaxed);
                 ready(self.is_up.load(Ordering::Relaxed))
             };
-            self.uplink.is_down(Some(peer(own).ip()), began, reaches).await
+            self.uplink.is_down(&page(site), began, reaches).await
         }
 
         fn tried(&self) -> usize {
@@ -195,57 +237,69 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_answered_before_tells_whether_it_is_the_network() {
-        let net = Net::with_peers(6);
-        tokio::time::advance(SECOND).await;
-        let began = Instant::now();
-        assert!(net.is_down(9, began).await);
+        let net = Net::with_peers(9);
+        assert!(net.is_down(99, SECOND * 5).await);
         assert_eq!(net.tried(), PEERS, "no more are remembered");
-        assert!(net.is_down(9, began).await);
+        assert!(net.is_down(99, SECOND).await);
         assert_eq!(net.tried(), 0, "that was just tried");
-        tokio::time::advance(DOWN).await;
         net.is_up.store(true, Ordering::Relaxed);
-        assert!(!net.is_down(9, began).await);
+        assert!(!net.is_down(99, DOWN).await);
         assert_eq!(net.tried(), 1, "one is enough");
-        tokio::time::advance(VOUCHED - SECOND).await;
-        assert!(!net.is_down(9, Instant::now()).await);
-        assert_eq!(net.tried(), 0, "nobody is bothered more often");
+        net.is_up.store(false, Ordering::Relaxed);
+        assert!(!net.is_down(99, SECOND).await);
+        assert_eq!(net.tried(), 0, "it was just reached");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_the_host_if_anybody_answered_since() {
+    async fn nobody_is_bothered_more_than_once_a_minute() {
+        let net = Net::with_peers(4);
+        net.is_up.store(true, Ordering::Relaxed);
+        for _ in 0..23 {
+            assert!(!net.is_down(99, SECOND * 5).await);
+        }
+        assert_eq!(net.tried(), 8, "four of them, twice in two minutes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_the_host_if_anybody_answered_lately() {
         let net = Net::with_peers(6);
-        let began = Instant::now();
-        tokio::time::advance(SECOND * 5).await;
-        net.uplink.heard(Some(peer(2)));
-        tokio::time::advance(SECOND * 5).await;
-        assert!(!net.is_down(9, began).await);
+        tokio::time::advance(SECOND * 60).await;
+        net.uplink.heard(&page(2), Some(address(2)));
+        assert!(!net.is_down(99, SECOND).await || net.tried() > 0);
+        net.uplink.heard(&page(2), None);
+        assert!(!net.is_down(99, Duration::ZERO).await);
         assert_eq!(net.tried(), 0);
-        tokio::time::advance(SECOND).await;
-        assert!(net.is_down(9, began).await, "it may have gone down since");
+        assert!(net.is_down(99, SECOND * 10).await, "it may have gone down since");
     }
 
     #[tokio::test(start_paused = true)]
     async fn few_witnesses_are_none() {
-        for (peers, own, expected) in
+        for (peers, site, expected) in
             [(0, 9, false), (2, 9, false), (3, 3, false), (3, 9, true), (4, 3, true)]
         {
             let net = Net::with_peers(peers);
-            tokio::time::advance(SECOND).await;
-            assert_eq!(net.is_down(own, Instant::now()).await, expected, "{peers} {own}");
+            assert_eq!(net.is_down(site, SECOND * 5).await, expected, "{peers} {site}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_site_of_many_addresses_and_an_address_of_many_sites_is_one_witness() {
+        for (site, at) in [(|_| 1, |n| n), (|n| n, |_| 1)] as [(fn(u8) -> u8, fn(u8) -> u8); 2] {
+            let net = Net::with_peers(2);
+            for n in 1..20 {
+                net.uplink.heard(&page(site(n)), Some(address(at(n))));
+            }
+            assert!(!net.is_down(99, SECOND * 5).await);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_not_believed_for_ever() {
         let net = Net::with_peers(4);
-        tokio::time::advance(SECOND).await;
-        assert!(net.is_down(9, Instant::now()).await);
-        tokio::time::advance(SECOND * 3_599).await;
-        assert!(net.is_down(9, Instant::now()).await);
-        tokio::time::advance(SECOND).await;
-        assert!(!net.is_down(9, Instant::now()).await);
-        net.uplink.heard(Some(peer(1)));
-        tokio::time::advance(SECOND).await;
-        assert!(net.is_down(9, Instant::now()).await, "the next one is believed again");
+        assert!(net.is_down(99, SECOND * 5).await);
+        assert!(net.is_down(99, SECOND * 3_599).await);
+        assert!(!net.is_down(99, SECOND).await);
+        net.uplink.heard(&page(1), Some(address(1)));
+        assert!(net.is_down(99, SECOND * 5).await, "the next one is believed again");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Which of them an XML document is, its root element says: `urlset` and
 //! `sitemapindex` of sitemaps.org; `rss` and `RDF` of RSS 2 and 1, `feed` of Atom. A
-//! text is a sitemap if its URL says so and every line is a URL. Any of them may be
+//! text is a sitemap if its lines are URLs, as far as one looks. Any of them may be
 //! compressed by gzip. quick-xml's home: it reads a stream of tags, and knows no
 //! entities but XML's own, so that nothing is fetched or multiplied.
 
@@ -31,6 +31,8 @@ const TEXT_BYTES_MAX: usize = 2 * URL_BYTES_MAX;
 
 /// Attributes of a tag that are read; a link has a handful.
 const ATTRIBUTES_MAX: usize = 64;
+
+const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes in which a document's root must begin.
 const PROLOGUE_BYTES_MAX: usize = 4 * 1024;
@@ -111,8 +113,7 @@ impl List {
     pub(super) fn of(text: &str, url: &CrawlUrl) -> Option<Self> {
         let start = text.trim_start();
         if !start.starts_with('<') {
-            let first = start.lines().next().unwrap_or_default();
-            return (is_named_sitemap(url) && CrawlUrl::parse(first.trim()).is_ok())
+            return are_urls(&start[..start.floor_char_boundary(PROLOGUE_BYTES_MAX)], url)
                 .then_some(Self::Lines);
         }
         let start = &start[..start.floor_char_boundary(PROLOGUE_BYTES_MAX)];
@@ -184,6 +185,14 @@ impl Entries {
         });
         Ok(())
     }
+}
+
+/// Whether the lines that a text begins with are URLs: the first one, if the file is called
+/// a sitemap, and else all of them. The last one may be cut.
+fn are_urls(start: &str, url: &CrawlUrl) -> bool {
+    let checked = if is_named_sitemap(url) { 1 } else { usize::MAX };
+    let mut lines = start.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    lines.peek().is_some() && lines.take(checked).all(|line| CrawlUrl::parse(line).is_ok())
 }
 
 fn lines(text: &str, is_late: &dyn Fn() -> bool, found: &mut Entries) -> bool {
@@ -336,11 +345,24 @@ fn push(field: &mut Option<(Field, String)>, piece: &str) {
 /// Whether a body begins as a list may: most of what is no HTML is neither decompressed
 /// nor decoded for it.
 pub(super) fn may_be_list(body: &[u8], url: &CrawlUrl) -> bool {
-    const MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"];
+    const MARKS: [&[u8]; 3] = [UTF_8_MARK, b"\xff\xfe", b"\xfe\xff"];
     let (start, _) = unzipped(&body[..body.len().min(PROLOGUE_BYTES_MAX)], PROLOGUE_BYTES_MAX);
-    start.trim_ascii_start().starts_with(b"<")
+    let begins_with = |word: &[u8]| {
+        let start = start.trim_ascii_start();
+        start.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+    };
+    [&b"<"[..], b"http://", b"https://"].into_iter().any(begins_with)
         || MARKS.iter().any(|mark| start.starts_with(mark))
         || is_named_sitemap(url)
+}
+
+/// Whether a body that is said to be HTML begins as XML does, and may be a list all the
+/// same.
+pub(super) fn begins_like_xml(body: &[u8]) -> bool {
+    let start = body.strip_prefix(UTF_8_MARK).unwrap_or(body).trim_ascii_start();
+    let roots = SHAPES.iter().map(|shape| shape.root.as_bytes());
+    let begins = |root: &[u8]| start.strip_prefix(b"<").is_some_and(|name| name.starts_with(root));
+    start.starts_with(b"<?xml") || roots.into_iter().any(begins)
 }
 
 fn is_named_sitemap(url: &CrawlUrl) -> bool {
@@ -433,8 +455,6 @@ mod tests {
             &[("http://h.test/a", ""), ("https://h.test/b", "")],
         );
         assert!(read("not a URL\nhttp://h.test/a").is_none());
-        let page = CrawlUrl::parse("http://h.test/links.txt").unwrap();
-        assert_eq!(List::of("http://h.test/a\n", &page), None);
     }
 
     #[test]
@@ -461,6 +481,19 @@ mod tests {
              </entry><entry><link href='/c'/><published>2024</published></entry></feed>",
             &[("http://h.test/a&b", "2026"), ("http://h.test/c", "2024")],
         );
+    }
+
+    #[test]
+    fn a_text_is_a_list_if_its_lines_are_urls() {
+        let is_list = |text, file: &str| {
+            let url = CrawlUrl::parse(&format!("http://h.test/{file}")).unwrap();
+            List::of(text, &url) == Some(List::Lines)
+        };
+        assert!(is_list("http://h.test/a\r\n\r\nhttps://h.test/b", "urls"));
+        assert!(!is_list("http://h.test/a\nand more\n", "urls"));
+        assert!(is_list("http://h.test/a\nand more\n", "sitemap.txt"));
+        assert!(!is_list("and more\nhttp://h.test/a\n", "sitemap.txt"));
+        assert!(!is_list("\n", "urls"));
     }
 
     #[test]
@@ -543,7 +576,7 @@ mod tests {
         for body in [&b"\r\n <?xml"[..], b"\xef\xbb\xbf<rss>", b"\xff\xfe<\0", b"\xfe\xff\0<"] {
             assert!(may(body, "x"), "{body:?}");
         }
-        assert!(may(b"http://h.test/", "My-Sitemap.txt") && !may(b"http://h.test/", "x.txt"));
+        assert!(may(b"http://h.test/", "x.txt") && may(b"odd", "My-Sitemap.txt"));
         for body in [&b"\x89PNG"[..], b"%PDF", b"{}", b"", b"\x1f\x8bno gzip"] {
             assert!(!may(body, "x"), "{body:?}");
         }

@@ -122,8 +122,7 @@ impl Parser {
         let mut directives = Directives::new(&self.product_token);
         directives.headers(&page.headers);
         match page.status {
-            200..300 if is_html(page) => self.html(page, directives),
-            200..300 => self.list(page, directives),
+            200..300 => self.document(page, directives),
             300..400 => Parsed {
                 location: location(page),
                 directives: directives.into_words(),
@@ -133,15 +132,24 @@ impl Parser {
         }
     }
 
-    /// Reads a sitemap or a feed; anything else has no links.
-    fn list(&self, page: &Page, directives: Directives) -> Parsed {
-        let none = |directives: Directives| Parsed {
-            directives: directives.into_words(),
-            ..Parsed::default()
-        };
-        if self.lists.is_empty() || !feed::may_be_list(&page.body, &page.url) {
-            return none(directives);
+    /// Reads HTML, a sitemap or a feed; anything else has no links.
+    fn document(&self, page: &Page, directives: Directives) -> Parsed {
+        let is_html = is_html(page);
+        let may_be_list = !self.lists.is_empty()
+            && match is_html {
+                true => feed::begins_like_xml(&page.body),
+                false => feed::may_be_list(&page.body, &page.url),
+            };
+        let listed = may_be_list.then(|| self.list(page, &directives)).flatten();
+        match listed {
+            Some(listed) => Parsed { directives: directives.into_words(), ..listed },
+            None if is_html => self.html(page, directives),
+            None => Parsed { directives: directives.into_words(), ..Parsed::default() },
         }
+    }
+
+    /// Reads a sitemap or a feed, if it is one.
+    fn list(&self, page: &Page, directives: &Directives) -> Option<Parsed> {
         let start = cpu_time();
         let clock = || cpu_time().saturating_sub(start);
         let (body, is_whole) = feed::unzipped(&page.body, self.list_bytes);
@@ -150,22 +158,19 @@ impl Parser {
         let decoded =
             charset::decode(&body, content_type.as_deref(), &self.charsets, is_whole, &clock);
         let list = List::of(&decoded.text, &page.url);
-        let Some(list) = list.filter(|list| self.lists.contains(&list.kind())) else {
-            return none(directives);
-        };
+        let list = list.filter(|list| self.lists.contains(&list.kind()))?;
         let mut links = list.links(&decoded.text, &page.url, &clock);
         // A sitemap is made for crawlers; that it is kept from an index says nothing of what
         // it lists.
         if list.kind() == LinkKind::Feed {
-            self.obey(&directives, &mut links);
+            self.obey(directives, &mut links);
         }
-        Parsed {
+        Some(Parsed {
             charset: Some(decoded.charset),
             outlinks: links.outlinks,
-            directives: directives.into_words(),
             cut: links.cut || decoded.cut || !is_whole,
             ..Parsed::default()
-        }
+        })
     }
 
     /// Marks the links that are not to be followed.
@@ -477,6 +482,23 @@ mod tests {
         assert_eq!(found(&both, b"<svg/>", ""), []);
         assert_eq!(found(&[LinkKind::Feed], sitemap, ""), []);
         assert_eq!(found(&[LinkKind::A], feed, ""), []);
+    }
+
+    #[test]
+    fn a_list_is_one_though_its_host_calls_it_html() {
+        let found = |body: &[u8]| {
+            let follow = vec![LinkKind::A, LinkKind::Sitemap];
+            let spec = CrawlSpec { follow, ..CrawlSpec::default() };
+            let parsed = Parser::new(&spec).unwrap().parse(&page(200, Some("text/html"), body));
+            parsed.outlinks.iter().map(|link| link.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            found(b"<?xml version='1.0'?><urlset><url><loc>/x</loc></url></urlset>"),
+            [LinkKind::Sitemap]
+        );
+        assert_eq!(found(b"\xef\xbb\xbf <urlset><url><loc>/x</loc></url>"), [LinkKind::Sitemap]);
+        assert_eq!(found(b"<?xml version='1.0'?><html><a href=x>x</a></html>"), [LinkKind::A]);
+        assert_eq!(found(b"<html><urlset><a href=x>x</a></html>"), [LinkKind::A]);
     }
 
     #[test]

@@ -346,12 +346,12 @@ fn hosts_that_turn_out_to_be_neighbours_take_their_places_while_they_are_lent() 
         .zip(1..)
         .map(|(host, n)| (host, format!("2001:db8::{n}").parse().unwrap()))
         .collect();
-    frontier.note_addresses("somebody else", &found);
+    frontier.note_addresses("somebody else", &found, at(0));
     assert_eq!(frontier.recalled("w"), []);
-    frontier.note_addresses("w", &found);
+    frontier.note_addresses("w", &found, at(0));
     let over = [lent[2].token, lent[3].token];
     assert_eq!(frontier.recalled("w"), over, "two may stay, and the one that lives elsewhere");
-    frontier.note_addresses("w", &found);
+    frontier.note_addresses("w", &found, at(0));
     frontier.hand_back("w", &HandBack::Tokens(over.to_vec()), at(1)).unwrap();
     assert_eq!(lend(&mut frontier, 10), []);
     frontier.hand_back("w", &HandBack::Tokens(vec![lent[0].token]), at(11)).unwrap();
