@@ -315,7 +315,7 @@ async fn why_finds_the_page_of_a_link_that_was_not_taken_in() {
         .answer("/loop", Answer::redirect(302, "/landing"))
         .serve()
         .await;
-    let mut cluster = Cluster::start(secs(30)).await;
+    let cluster = Cluster::start(secs(30)).await;
     let _worker = cluster.worker("w").start();
     let submit = cluster.submit("c", [site.url("/")]).set("--depth", "1");
     submit.done().await.expect(0);
