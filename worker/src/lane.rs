@@ -7,48 +7,35 @@
 //! When the host as a whole is in trouble, the lane gives back what is left and ends:
 //! the master says when the host may be asked again.
 
-use std::{
-    collections::VecDeque,
-    future::Future,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod work;
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::join_all};
 use tokio::{
-    sync::{Notify, OnceCell},
-    time::{Instant, sleep, sleep_until},
+    sync::OnceCell,
+    time::{Instant, sleep},
 };
-use trawl_proto::v1::{HostBatch, HostNews, HostRef, LeasedUrl, RobotsState, url_report::Outcome};
+use trawl_proto::v1::{HostRef, url_report::Outcome};
 use trawl_shared::{
-    address::octets,
-    backoff,
-    lease::Token,
-    outcome::FailureKind,
-    politeness::{adaptive_delay, named_group},
-    robots::Rules,
-    spec::{CONNECTIONS_MAX, CrawlSpec, RobotsPolicy},
-    url::CrawlUrl,
+    address::octets, backoff, lease::Token, outcome::FailureKind, politeness::named_group,
+    robots::Rules, spec::RobotsPolicy, url::CrawlUrl,
 };
 
 use crate::{
     account::{Account, Leased, sitemaps},
     crawls::ReadyCrawl,
     fetch::{Fetch, FetchError, Page, fetch_robots},
-    master::{Life, MasterError},
+    master::MasterError,
     neighbours::Places,
     news,
     pipeline::Worker,
     report::Outgoing,
-    robots::{self, Remembered},
+    robots,
 };
 
-/// A lane asks for more URLs when what it has left takes no longer than this.
-const LOW_WATER: Duration = Duration::from_secs(1);
-
-/// The least time that a fetch is taken to need.
-const FETCH_MIN: Duration = Duration::from_millis(10);
+pub(crate) use self::work::{Batch, Work};
+use self::work::{Lease, Pace, Task};
 
 /// The wait before a specification is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -56,361 +43,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The first wait before it is tried again whether our own network is up, and the longest.
 const OUTAGE_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
-/// URLs left when a lane asks for more; one at least.
-fn low_water(delay: Duration) -> usize {
-    let urls = LOW_WATER.as_millis() / delay.max(FETCH_MIN).as_millis();
-    usize::try_from(urls).unwrap_or(usize::MAX).max(1)
-}
-
-/// What a lane has to do. Shared by the lane, which takes, and the lease loops,
-/// which add.
-#[derive(Debug, Default)]
-pub(crate) struct Work {
-    state: Mutex<WorkState>,
-    /// Told when there is more to do, or nothing any more.
-    changed: Notify,
-    /// Held by who looks for the host's rules, so that its other lines wait for them.
-    rules: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct WorkState {
-    batches: VecDeque<Batch>,
-    /// One for each line that has a URL under way.
-    under_way: Vec<UnderWay>,
-    /// When any line may fetch at the soonest.
-    free_at: Option<Instant>,
-    /// What a fetch of robots.txt showed, which the next report carries.
-    news: Option<HostNews>,
-    /// The host's rules, which the lane goes by as long as they hold.
-    rules: Option<Held>,
-    /// More was asked for since the last batch came.
-    asked: bool,
-    /// The lane has ended; a new batch needs a new one.
-    ended: bool,
-}
-
-/// A host's rules in a lane.
-#[derive(Debug)]
-struct Held {
-    /// The version of the crawl's specification that they were looked up for.
-    spec_version: u32,
-    rules: Remembered,
-    /// A report has offered the sitemaps that they name.
-    has_offered: bool,
-}
-
-/// A URL that a line has taken.
-#[derive(Debug)]
-struct UnderWay {
-    token: Token,
-    /// It is not to be fetched any more, unless it is being fetched already.
-    is_wanted_back: bool,
-}
-
-/// A host batch on its way through a lane.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    lease: Lease,
-    urls: VecDeque<LeasedUrl>,
-}
-
-/// What a batch's URLs have in common.
-#[derive(Clone, Copy, Debug)]
-struct Lease {
-    token: Token,
-    crawl: u32,
-    host: u32,
-    spec_version: u32,
-    pace: Pace,
-    life: Life,
-    robots: Option<RobotsState>,
-    connections: u32,
-}
-
-/// How long a lane waits after a fetch.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    delay: Duration,
-    /// People have set it: nothing is added for slow answers.
-    is_set: bool,
-}
-
-/// The next thing to do.
-#[derive(Debug)]
-struct Task {
-    lease: Lease,
-    url: LeasedUrl,
-    /// The lane runs low and has not asked for more yet.
-    is_low: bool,
-}
-
-/// What there is to do for a line.
-#[derive(Debug)]
-enum Next {
-    Task(Task),
-    /// Nothing yet; something at that time, unless it changes before.
-    Wait(Option<Instant>),
-    /// Nothing any more.
-    End,
-}
-
 /// What a fetch brought, and how long it took.
 struct Fetched {
     result: Result<Page, FetchError>,
     took: Duration,
-}
-
-impl Pace {
-    /// The wait after a fetch that took so long.
-    fn after(self, spec: &CrawlSpec, took: Duration) -> Duration {
-        if self.is_set { self.delay } else { self.delay.max(adaptive_delay(spec, took)) }
-    }
-
-    /// The part of it that lies between any two fetches of the host: what people ask for.
-    fn between(self) -> Duration {
-        if self.is_set { self.delay } else { Duration::ZERO }
-    }
-}
-
-impl Task {
-    /// The wait after its URL's fetch.
-    fn pace(&self) -> Pace {
-        let Pace { delay, is_set } = self.lease.pace;
-        Pace { delay: delay.max(Duration::from_millis(self.url.delay_ms)), is_set }
-    }
-}
-
-impl Batch {
-    /// A batch that was leased from a master in this life of it.
-    pub(crate) fn of(batch: HostBatch, life: Life) -> Self {
-        let lease = Lease {
-            life,
-            token: Token(batch.token),
-            crawl: batch.crawl,
-            host: batch.host,
-            spec_version: batch.spec_version,
-            pace: Pace { delay: Duration::from_millis(batch.delay_ms), is_set: batch.delay_is_set },
-            robots: batch.robots,
-            connections: batch.connections.clamp(1, CONNECTIONS_MAX),
-        };
-        Self { lease, urls: batch.urls.into() }
-    }
-}
-
-impl Work {
-    /// What a new lane begins with.
-    pub(crate) fn of(batch: Batch) -> Self {
-        let state = WorkState { batches: VecDeque::from([batch]), ..WorkState::default() };
-        Self { state: Mutex::new(state), ..Self::default() }
-    }
-
-    /// Lines to the host at the same time.
-    fn connections(&self) -> u32 {
-        self.lock().batches.front().map_or(1, |batch| batch.lease.connections)
-    }
-
-    /// Adds a batch, unless the lane has ended: then it is given back.
-    pub(crate) fn add(&self, batch: Batch) -> Result<(), Batch> {
-        let mut state = self.lock();
-        if state.ended {
-            return Err(batch);
-        }
-        state.asked = false;
-        state.batches.push_back(batch);
-        drop(state);
-        self.changed.notify_waiters();
-        Ok(())
-    }
-
-    /// The next URL for a line that may fetch again at that time; it is under way from
-    /// now on. None ends the line: there is nothing left, and nobody under way who
-    /// could ask for more.
-    async fn next(&self, free_at: Option<Instant>) -> Option<Task> {
-        loop {
-            let changed = self.changed.notified();
-            match self.take(free_at, Instant::now()) {
-                Next::Task(task) => return Some(task),
-                Next::Wait(None) => changed.await,
-                Next::Wait(Some(until)) => {
-                    tokio::select! { biased; () = changed => {}, () = sleep_until(until) => {} }
-                }
-                Next::End => return None,
-            }
-        }
-    }
-
-    /// The next URL, if there is one. Ends the lane if there is none, and none under way.
-    fn take(&self, free_at: Option<Instant>, now: Instant) -> Next {
-        let mut state = self.lock();
-        state.batches.retain(|batch| !batch.urls.is_empty());
-        state.ended |= state.batches.is_empty() && state.under_way.is_empty();
-        if state.ended {
-            return Next::End;
-        }
-        let free_at = free_at.max(state.free_at).filter(|free_at| now < *free_at);
-        let Some(batch) = state.batches.front_mut() else { return Next::Wait(None) };
-        if free_at.is_some() {
-            return Next::Wait(free_at);
-        }
-        let lease = batch.lease;
-        let Some(url) = batch.urls.pop_front() else { return Next::Wait(None) };
-        let mut task = Task { lease, url, is_low: false };
-        let left: usize = state.batches.iter().map(|batch| batch.urls.len()).sum();
-        task.is_low = left <= low_water(task.pace().delay) && !state.asked;
-        state.asked |= task.is_low;
-        state.under_way.push(UnderWay { token: lease.token, is_wanted_back: false });
-        Next::Task(task)
-    }
-
-    /// Whether a URL under way may be fetched now: the host is free, and it is not
-    /// wanted back. If so, no other line begins a fetch for so long.
-    fn begin(&self, token: Token, now: Instant, between: Duration) -> bool {
-        let mut state = self.lock();
-        let may = !state.is_wanted_back(token) && state.free_at.is_none_or(|at| at <= now);
-        if may && !between.is_zero() {
-            state.free_at = Some(now + between);
-        }
-        may
-    }
-
-    /// Puts a URL that was taken back to the others. False if it is wanted back: then
-    /// it is dropped.
-    fn put_back(&self, task: Task) -> bool {
-        let mut state = self.lock();
-        let is_dropped = state.is_wanted_back(task.lease.token);
-        if !is_dropped {
-            let same = |batch: &&mut Batch| batch.lease.token == task.lease.token;
-            match state.batches.iter_mut().find(same) {
-                Some(batch) => batch.urls.push_front(task.url),
-                None => {
-                    let urls = VecDeque::from([task.url]);
-                    state.batches.push_front(Batch { lease: task.lease, urls });
-                }
-            }
-        }
-        drop(state);
-        self.done(task.lease.token);
-        !is_dropped
-    }
-
-    /// A URL is not under way any more.
-    fn done(&self, token: Token) {
-        let mut state = self.lock();
-        if let Some(at) = state.under_way.iter().position(|url| url.token == token) {
-            state.under_way.swap_remove(at);
-        }
-        drop(state);
-        self.changed.notify_waiters();
-    }
-
-    /// The rules, if the lane has any that still hold.
-    fn rules(&self, spec_version: u32, now: Instant) -> Option<Arc<Rules>> {
-        let state = self.lock();
-        let held = state.rules.as_ref()?;
-        let holds = held.spec_version == spec_version && held.rules.holds(now);
-        holds.then(|| Arc::clone(&held.rules.rules))
-    }
-
-    /// Keeps rules for all lines.
-    fn keep_rules(&self, spec_version: u32, rules: Remembered) -> Arc<Rules> {
-        let kept = Arc::clone(&rules.rules);
-        self.lock().rules = Some(Held { spec_version, rules, has_offered: false });
-        kept
-    }
-
-    /// Whether the sitemaps that the rules name are still to be offered.
-    fn has_sitemaps_to_offer(&self) -> bool {
-        self.lock().rules.as_ref().is_some_and(|held| !held.has_offered)
-    }
-
-    /// A page's report offers them.
-    fn sitemaps_offered(&self) {
-        if let Some(held) = &mut self.lock().rules {
-            held.has_offered = true;
-        }
-    }
-
-    fn keep_news(&self, news: Option<HostNews>) {
-        let mut state = self.lock();
-        state.news = news.or(state.news.take());
-    }
-
-    fn take_news(&self) -> Option<HostNews> {
-        self.lock().news.take()
-    }
-
-    /// No line fetches before this.
-    fn hold(&self, until: Instant) {
-        let mut state = self.lock();
-        state.free_at = state.free_at.max(Some(until));
-    }
-
-    /// Drops what is left of a lease that the worker is not to act on any more.
-    /// Returns how many URLs that are. Those that were taken and are not fetched yet
-    /// follow one by one.
-    pub(crate) fn forget(&self, token: Token) -> usize {
-        let mut state = self.lock();
-        let mut dropped = 0;
-        state.batches.retain(|batch| {
-            let stays = batch.lease.token != token;
-            dropped += if stays { 0 } else { batch.urls.len() };
-            stays
-        });
-        for url in state.under_way.iter_mut().filter(|url| url.token == token) {
-            url.is_wanted_back = true;
-        }
-        drop(state);
-        // Who waits to fetch it has perhaps nothing else to do.
-        self.changed.notify_waiters();
-        dropped
-    }
-
-    /// Waits until a lease that a line works on is wanted back.
-    async fn wanted_back(&self, token: Token) {
-        loop {
-            let changed = self.changed.notified();
-            if self.lock().is_wanted_back(token) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Drops everything: it is another master's.
-    pub(crate) fn clear(&self) {
-        let mut state = self.lock();
-        state.batches.clear();
-        state.rules = None;
-        state.under_way.iter_mut().for_each(|url| url.is_wanted_back = true);
-        drop(state);
-        self.changed.notify_waiters();
-    }
-
-    /// Ends the lane. Returns the tokens of the work that is left in it, and of what is
-    /// under way.
-    pub(crate) fn end(&self) -> Vec<Token> {
-        let mut state = self.lock();
-        state.ended = true;
-        let left = state.batches.iter().map(|batch| batch.lease.token);
-        let mut tokens: Vec<Token> =
-            left.chain(state.under_way.iter().map(|url| url.token)).collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        drop(state);
-        self.changed.notify_waiters();
-        tokens
-    }
-
-    fn lock(&self) -> MutexGuard<'_, WorkState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl WorkState {
-    fn is_wanted_back(&self, token: Token) -> bool {
-        self.ended || self.under_way.iter().any(|url| url.token == token && url.is_wanted_back)
-    }
 }
 
 /// Runs a lane until its work is done or the worker stops. What it leaves is
@@ -689,7 +325,7 @@ impl<F: Fetch> Line<F> {
         task: &Task,
     ) -> Result<Result<Arc<Rules>, FetchError>, NoOutcome> {
         let (work, lease) = (&self.work, task.lease);
-        let _one_at_a_time = work.rules.lock().await;
+        let _one_at_a_time = work.looking_for_rules.lock().await;
         if let Some(rules) = work.rules(lease.spec_version, Instant::now()) {
             return Ok(Ok(rules));
         }
@@ -833,86 +469,5 @@ impl<F: Fetch> Line<F> {
                 self.account.failure(&on_behalf, &url, FailureKind::Internal, detail, None)
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn batch(token: u64, urls: usize) -> Batch {
-        let url = |n| LeasedUrl { url: format!("http://h.test/{n}"), ..LeasedUrl::default() };
-        let urls = (0..urls).map(url).collect();
-        Batch::of(HostBatch { token, urls, ..HostBatch::default() }, Life::default())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_waits_for_its_turn_can_be_wanted_back() {
-        let work = Work::of(batch(1, 3));
-        let now = Instant::now();
-        let task = work.next(None).await.unwrap();
-        assert!(work.begin(Token(1), now, Duration::ZERO));
-        work.done(task.lease.token);
-        let waits = async {
-            let next = work.next(Some(now + SECOND * 60)).await;
-            (next.is_none(), now.elapsed())
-        };
-        let recall = async {
-            tokio::time::sleep(SECOND).await;
-            work.forget(Token(1))
-        };
-        assert_eq!(tokio::join!(waits, recall), ((true, SECOND), 2), "nothing waits any longer");
-        assert!(work.add(batch(2, 1)).is_err(), "the lane has ended");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_taken_and_not_begun_goes_back_or_is_dropped() {
-        let work = Work::of(batch(1, 1));
-        let now = Instant::now();
-        work.hold(now + SECOND);
-        let task = work.next(None).await.unwrap();
-        assert_eq!(now.elapsed(), SECOND);
-        work.hold(now + SECOND * 3);
-        assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO), "the host is not free");
-        assert!(work.put_back(task));
-        let task = work.next(None).await.unwrap();
-        assert_eq!(now.elapsed(), SECOND * 3);
-        assert_eq!(work.forget(Token(1)), 0, "it is under way");
-        assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO));
-        assert!(!work.put_back(task));
-        assert!(work.next(None).await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lane_that_ends_gives_back_what_is_under_way_too() {
-        let work = Work::of(batch(1, 1));
-        assert!(work.add(batch(2, 1)).is_ok());
-        let task = work.next(None).await.unwrap();
-        assert_eq!(work.end(), [Token(1), Token(2)]);
-        assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO), "others do not ask again");
-        assert!(!work.put_back(task));
-        assert!(work.next(None).await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_the_host_asks_for_lies_between_the_fetches_of_all_lines() {
-        let work = Work::of(batch(1, 3));
-        let began = Instant::now();
-        let line = async || {
-            let mut times = Vec::new();
-            while let Some(task) = work.next(None).await {
-                if work.begin(Token(1), Instant::now(), SECOND * 5) {
-                    times.push(began.elapsed().as_secs());
-                    tokio::time::sleep(SECOND * 60).await;
-                    work.done(Token(1));
-                } else {
-                    assert!(work.put_back(task));
-                }
-            }
-            times
-        };
-        assert_eq!(tokio::join!(line(), line(), line()), (vec![0], vec![5], vec![10]));
     }
 }
