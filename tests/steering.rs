@@ -324,7 +324,7 @@ async fn why_finds_the_page_of_a_link_that_was_not_taken_in() {
         ("/deep", "/a", "it is 2 links from a seed, and the crawl goes as deep as 1"),
         ("/landing", "/loop", "it is 2 links from a seed, and the crawl goes as deep as 1"),
         ("/nf", "/a", "a page leads to it, and asks not to follow that link"),
-        ("/never", "", "no page that was fetched leads to it"),
+        ("/never", "", "no page that was fetched leads to this very URL"),
     ] {
         let told = cluster.told("why", [site.url(path).as_str()]).await["crawls"][0].clone();
         let via = if via.is_empty() { String::new() } else { site.url(via) };
@@ -402,7 +402,7 @@ async fn why_tells_what_is_known_of_a_url() {
     holds(&failed, json!({"state": "failed", "class": "broken", "failures": 2, "via": ""}));
     let unknown = why(site.url("/never")).await;
     holds(&unknown, json!({"state": "unknown", "via": ""}));
-    holds(&unknown, json!({"reason": "no page that was fetched leads to it"}));
+    holds(&unknown, json!({"reason": "no page that was fetched leads to this very URL"}));
     let foreign = why("http://elsewhere.invalid/".into()).await;
     holds(&foreign, json!({"state": "unknown"}));
     assert!(foreign["reason"].as_str().unwrap().starts_with("its scope does not admit it: "));

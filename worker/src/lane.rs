@@ -397,20 +397,23 @@ impl<F: Fetch> Line<F> {
         }
         let token = task.lease.token;
         let mut attempt = 0;
-        while self.while_held(token, crawl.fetcher.is_cut_off(url, began)).await? {
-            attempt += 1;
-            let wait = backoff::wait(attempt, OUTAGE_WAITS.0, OUTAGE_WAITS.1, fastrand::f64());
-            tokio::select! {
-                biased;
-                () = self.worker.stop.cancelled() => return Err(NoOutcome::LetGo),
-                () = self.work.wanted_back(token) => return Err(NoOutcome::NotYet),
-                waited = self.while_held(token, sleep(wait)) => waited?,
+        let waiting = async {
+            while crawl.fetcher.is_cut_off(url, began).await {
+                if self.worker.master.is_draining() {
+                    return Err(NoOutcome::NotHere);
+                }
+                attempt += 1;
+                let wait = backoff::wait(attempt, OUTAGE_WAITS.0, OUTAGE_WAITS.1, fastrand::f64());
+                sleep(wait).await;
             }
-            if self.worker.master.is_draining() {
-                return Err(NoOutcome::NotHere);
-            }
+            if attempt > 0 { Err(NoOutcome::NotYet) } else { Ok(()) }
+        };
+        tokio::select! {
+            biased;
+            waited = self.while_held(token, waiting) => waited?,
+            () = self.worker.stop.cancelled() => Err(NoOutcome::LetGo),
+            () = self.work.wanted_back(token) => Err(NoOutcome::NotYet),
         }
-        if attempt > 0 { Err(NoOutcome::NotYet) } else { Ok(()) }
     }
 
     /// Fetches to the end, unless the worker stops, or may not act on the lease any more,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::Instant};
 use trawl_shared::{page::PageMeta, url::CrawlUrl};
 
 use crate::{
@@ -11,8 +11,11 @@ use crate::{
     pages::{CrawlPages, ReadError, Scan},
 };
 
-/// How long is looked for, at most.
-const SEARCH_MAX: Duration = Duration::from_secs(3);
+/// How long one question may look through pages, in all crawls that it is about.
+pub(super) const SEARCH_MAX: Duration = Duration::from_secs(3);
+
+/// One search at a time, so that questions leave the machine to the crawl.
+static SEARCHING: Semaphore = Semaphore::const_new(1);
 
 /// What was found of a URL.
 #[derive(Debug, Default)]
@@ -24,11 +27,21 @@ pub(super) struct Source {
 }
 
 /// Looks for the page that leads to a URL of a crawl that reaches so far, in the order in
-/// which pages were stored.
-pub(super) async fn find(pages: &CrawlPages, url: &CrawlUrl, reach: Reach) -> Source {
+/// which pages were stored, `until` then.
+pub(super) async fn find(
+    pages: &CrawlPages,
+    url: &CrawlUrl,
+    reach: Reach,
+    until: Instant,
+) -> Source {
     let (pages, url) = (pages.clone(), url.clone());
-    let searched = spawn_blocking(move || search(&pages, url.as_str(), reach)).await;
-    match searched {
+    // It is never closed.
+    let Ok(turn) = SEARCHING.acquire().await else { return Source::default() };
+    let searched = spawn_blocking(move || {
+        let _turn = turn;
+        search(&pages, url.as_str(), reach, until)
+    });
+    match searched.await {
         Ok(Ok(source)) => source,
         Ok(Err(error)) => {
             tracing::error!(%error, "the pages cannot be searched");
@@ -44,9 +57,13 @@ pub(super) async fn find(pages: &CrawlPages, url: &CrawlUrl, reach: Reach) -> So
     }
 }
 
-fn search(pages: &CrawlPages, url: &str, reach: Reach) -> Result<Source, ReadError> {
+fn search(
+    pages: &CrawlPages,
+    url: &str,
+    reach: Reach,
+    until: Instant,
+) -> Result<Source, ReadError> {
     let Ok(segments) = pages.segments() else { return Ok(Source::default()) };
-    let began = Instant::now();
     let mut scan = Scan::new(segments, pages.committed);
     let mut looked_at = 0_u64;
     while let Some(page) = scan.next_page()? {
@@ -57,13 +74,14 @@ fn search(pages: &CrawlPages, url: &str, reach: Reach) -> Result<Source, ReadErr
         {
             return Ok(Source { via: meta.url, reason });
         }
-        if began.elapsed() >= SEARCH_MAX {
-            let reason =
-                format!("none of the first {looked_at} pages leads to it; no more were looked at");
+        if Instant::now() >= until {
+            let reason = format!(
+                "none of the first {looked_at} pages leads to this very URL; no more were looked at"
+            );
             return Ok(Source { reason, ..Source::default() });
         }
     }
-    let reason = "no page that was fetched leads to it".to_owned();
+    let reason = "no page that was fetched leads to this very URL".to_owned();
     Ok(Source { reason, ..Source::default() })
 }
 

@@ -1,7 +1,7 @@
 //! What is known of a URL, put into a message: what the frontier told, and what
 //! stands in the page's own records.
 
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::Instant};
 use tonic::Status;
 use trawl_proto::v1::{self, WhyCrawl};
 use trawl_shared::{
@@ -21,11 +21,12 @@ use crate::{
     store::rows::TryRow,
 };
 
-/// One crawl's account of a URL as a message.
+/// One crawl's account of a URL as a message. Pages are searched for it until then.
 pub(super) async fn told(
     crawls: &Crawls,
     url: &CrawlUrl,
     view: AccountView,
+    search_until: Instant,
 ) -> Result<WhyCrawl, Status> {
     let AccountView { account, due, lease_left, pages } = view;
     let canonical = account.canonical.url.clone();
@@ -49,7 +50,7 @@ pub(super) async fn told(
     match account.state {
         State::Unknown => {
             told.state = "unknown".into();
-            let source = source::find(&pages, &canonical, account.reach).await;
+            let source = source::find(&pages, &canonical, account.reach, search_until).await;
             told.via = source.via;
             if told.reason.is_empty() {
                 told.reason = source.reason;

@@ -185,7 +185,7 @@ impl<S: Store> Frontier<S> {
     ) {
         let Some(spec) = self.crawls.get(&at.crawl).map(|crawl| crawl.spec.clone()) else { return };
         if let Some(address) = news.address {
-            self.note_address(at, address, now);
+            self.note_address(at, address, false, now);
         }
         let mut failures = 0;
         self.change_gate(at.host, |row| {
@@ -221,17 +221,25 @@ impl<S: Store> Frontier<S> {
             let token = self.hosts.get(at).and_then(|host| host.leased.values().next());
             let lease = token.and_then(|token| self.leases.get(token));
             if lease.is_some_and(|lease| &*lease.worker == worker) {
-                self.note_address(*at, *address, now);
+                self.note_address(*at, *address, true, now);
             }
         }
     }
 
-    fn note_address(&mut self, at: HostRef, address: IpAddr, now: Moment) {
+    /// Takes note of where a host is, for its next lease, and for this one if it has no place
+    /// at an address yet, or is to take it `anew`: a host of several addresses answers now
+    /// from one, now from another, and keeps the place that it has.
+    fn note_address(&mut self, at: HostRef, address: IpAddr, anew: bool, now: Moment) {
+        /// A lent host's places, if its address is not known.
+        const WITHOUT_ADDRESS: usize = 1;
         let address = octets(address);
-        if self.known(at.host).is_none_or(|row| row.address != address) {
+        let is_new = self.known(at.host).is_none_or(|row| row.address != address);
+        if is_new {
             self.change_gate(at.host, |row| row.address = address);
         }
-        if self.gates.get(&at.host).is_some_and(|gate| gate.holder == Some(at.crawl)) {
+        let Some(gate) = self.gates.get(&at.host) else { return };
+        let takes_place = gate.places.len() <= WITHOUT_ADDRESS || anew && is_new;
+        if gate.holder == Some(at.crawl) && takes_place {
             let is_over_full = self.take_places_anew(at, now);
             if let Some(gate) = self.gates.get_mut(&at.host) {
                 gate.changed |= is_over_full;

@@ -49,6 +49,8 @@ pub(super) struct Groups {
 struct Group {
     /// Hosts of it that are lent.
     lent: u32,
+    /// The most places that any crawl has given it, which those in line may be of.
+    most: u32,
     /// Until when places rest that nobody has.
     resting: Vec<Moment>,
     /// Hosts that would be due, in the order in which they came.
@@ -85,6 +87,7 @@ impl<S: Store> Frontier<S> {
             let group = self.groups.of(place, now);
             group.resting.retain(|until| *until > now);
             if group.lent >= place.limit {
+                group.most = group.most.max(place.limit);
                 group.line.push_back(at);
                 if let Some(host) = self.hosts.get_mut(&at) {
                     host.in_line = true;
@@ -108,11 +111,19 @@ impl<S: Store> Frontier<S> {
         }
         let places = self.groups_of(at);
         for place in &places {
-            self.groups.groups.entry(place.group).or_default().lent += 1;
+            self.take_place(*place);
         }
         if let Some(gate) = self.gates.get_mut(&at.host) {
             gate.places = places;
         }
+    }
+
+    /// Returns how many hosts have a place in the group then.
+    fn take_place(&mut self, place: Place) -> u32 {
+        let group = self.groups.groups.entry(place.group).or_default();
+        group.lent += 1;
+        group.most = group.most.max(place.limit);
+        group.lent
     }
 
     /// Something else is known of a host that is lent: it takes a place in each group that it
@@ -123,12 +134,11 @@ impl<S: Store> Frontier<S> {
         let Some(gate) = self.gates.get_mut(&at.host) else { return false };
         let former = std::mem::replace(&mut gate.places, places.clone());
         let mut is_over_full = false;
-        for place in places.iter().filter(|place| !former.contains(place)) {
-            let group = self.groups.groups.entry(place.group).or_default();
-            group.lent += 1;
-            is_over_full |= group.lent > place.limit;
+        let has = |places: &[Place], place: &Place| places.iter().any(|it| it.group == place.group);
+        for place in places.iter().filter(|place| !has(&former, place)) {
+            is_over_full |= self.take_place(*place) > place.limit;
         }
-        for place in former.into_iter().filter(|place| !places.contains(place)) {
+        for place in former.into_iter().filter(|place| !has(&places, place)) {
             self.free_place(place, now);
         }
         is_over_full
@@ -147,7 +157,7 @@ impl<S: Store> Frontier<S> {
         group.lent = group.lent.saturating_sub(1);
         group.resting.retain(|until| *until > now);
         let is_idle = group.lent == 0;
-        let has_room = group.lent + (group.resting.len() as u32) < place.limit;
+        let has_room = group.lent + (group.resting.len() as u32) < group.most;
         let rested = now + place.rest;
         if rested > now {
             group.resting.push(rested);
@@ -217,6 +227,9 @@ impl<S: Store> Frontier<S> {
         let (Some(crawl), Some(host)) = (self.crawls.get(&at.crawl), self.hosts.get(&at)) else {
             return Vec::new();
         };
+        if crawl.spec.group_hosts == 0 && crawl.spec.groups.is_empty() {
+            return Vec::new();
+        }
         let Ok(url) = CrawlUrl::parse(&host.row.key) else { return Vec::new() };
         if let Some(named) = named_group(&crawl.spec, &url) {
             let group = id_of("group", named.name.as_bytes());

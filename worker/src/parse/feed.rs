@@ -113,8 +113,7 @@ impl List {
     pub(super) fn of(text: &str, url: &CrawlUrl) -> Option<Self> {
         let start = text.trim_start();
         if !start.starts_with('<') {
-            return are_urls(&start[..start.floor_char_boundary(PROLOGUE_BYTES_MAX)], url)
-                .then_some(Self::Lines);
+            return are_urls(whole_lines(start), url).then_some(Self::Lines);
         }
         let start = &start[..start.floor_char_boundary(PROLOGUE_BYTES_MAX)];
         let mut reader = Reader::from_str(start);
@@ -187,8 +186,17 @@ impl Entries {
     }
 }
 
+/// The lines that a text begins with, but not one that would be cut.
+fn whole_lines(text: &str) -> &str {
+    let start = &text[..text.floor_char_boundary(PROLOGUE_BYTES_MAX)];
+    match start.rfind(['\n', '\r']) {
+        Some(end) if start.len() < text.len() => &start[..end],
+        _ => start,
+    }
+}
+
 /// Whether the lines that a text begins with are URLs: the first one, if the file is called
-/// a sitemap, and else all of them. The last one may be cut.
+/// a sitemap, and else all of them.
 fn are_urls(start: &str, url: &CrawlUrl) -> bool {
     let checked = if is_named_sitemap(url) { 1 } else { usize::MAX };
     let mut lines = start.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
@@ -485,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_text_is_a_list_if_its_lines_are_urls() {
-        let is_list = |text, file: &str| {
+        let is_list = |text: &str, file: &str| {
             let url = CrawlUrl::parse(&format!("http://h.test/{file}")).unwrap();
             List::of(text, &url) == Some(List::Lines)
         };
@@ -494,6 +502,12 @@ mod tests {
         assert!(is_list("http://h.test/a\nand more\n", "sitemap.txt"));
         assert!(!is_list("and more\nhttp://h.test/a\n", "sitemap.txt"));
         assert!(!is_list("\n", "urls"));
+        for begins_at in 0..9 {
+            let long = "http://h.test/".to_owned() + &"x".repeat(PROLOGUE_BYTES_MAX / 4 - 40);
+            let fill = "y".repeat(PROLOGUE_BYTES_MAX - 4 * (long.len() + 1) - begins_at - 15);
+            let lines = [&*long, &long, &long, &long, &format!("http://h.test/{fill}"), &long];
+            assert!(is_list(&lines.join("\n"), "urls"), "cut {begins_at} bytes into a line");
+        }
     }
 
     #[test]

@@ -362,6 +362,39 @@ fn hosts_that_turn_out_to_be_neighbours_take_their_places_while_they_are_lent() 
 }
 
 #[test]
+fn a_host_of_several_addresses_keeps_the_place_that_it_has() {
+    let seeds: Vec<String> = (0..3).map(|n| format!("http://host{n}.test{n}/1")).collect();
+    let more: Vec<String> = (0..3).map(|n| format!("http://host{n}.test{n}/2")).collect();
+    let spec = CrawlSpec { group_hosts: 1, ..spec() };
+    let mut frontier = frontier(spec.clone(), &refs(&[seeds, more].concat()));
+    let lent = lend(&mut frontier, 0);
+    let (one, two) = ("203.0.113.1".parse().unwrap(), "203.0.113.2".parse().unwrap());
+    let found: Vec<_> = lent.iter().take(2).map(|batch| (batch.at, one)).collect();
+    frontier.note_addresses("w", &found, at(0));
+    assert_eq!(frontier.recalled("w"), [lent[1].token]);
+    frontier.hand_back("w", &HandBack::Tokens(vec![lent[1].token]), at(0)).unwrap();
+
+    // It answers from elsewhere, and goes on.
+    let id = UrlId::of(&lent[0].urls[0].url);
+    let judged = frontier.judge("w", lent[0].token, lent[0].at, &id).unwrap();
+    let Judgement::Apply(ticket) = judged else { panic!("it is lent") };
+    let report = Report {
+        token: lent[0].token,
+        at: lent[0].at,
+        id,
+        outcome: answered(200),
+        offers: Vec::new(),
+        host_delay: None,
+        news: Some(HostNews { address: Some(two), ..HostNews::default() }),
+        reported_at: 0,
+    };
+    frontier.apply(ticket, report, Some(PLACE), at(1), 0.0).unwrap();
+    assert_eq!(lend(&mut frontier, 10), [], "its place is not free");
+    frontier.hand_back("w", &HandBack::Tokens(vec![lent[0].token]), at(11)).unwrap();
+    assert_eq!(lend(&mut frontier, 20).len(), 2, "now they are neighbours no more");
+}
+
+#[test]
 fn a_group_that_the_crawl_names_has_a_budget_and_a_rest_of_its_own() {
     let rule = GroupRule {
         name: "owner".into(),
