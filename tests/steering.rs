@@ -354,6 +354,8 @@ async fn why_tells_what_is_known_of_a_url() {
     let _worker = cluster.worker("w").start();
     let submit = cluster.submit("c", [site.url("/"), gone.url("/")]).set("--robots", "obey");
     let submit = submit.set("--depth", "2").set("--attempts", "2").set("--retry-wait", "50ms");
+    // The slow page is under way for as long as this takes.
+    let submit = submit.set("--read-timeout", "60s").set("--fetch-timeout", "60s");
     submit.done().await.expect(0);
     site.asked_for("/slow").await;
     cluster.crawl_until("c", |crawl| crawl["outcomes"]["broken"] == 1).await;
