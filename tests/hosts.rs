@@ -99,6 +99,31 @@ async fn what_waits_for_its_turn_at_a_blocked_host_goes_back_at_once() {
 }
 
 #[tokio::test]
+async fn what_people_have_set_is_listed_also_where_nothing_is_queued() {
+    let mut cluster = Cluster::start(secs(10)).await;
+    cluster.submit("c", ["http://queued.test/"]).done().await.expect(0);
+    let set = async |host: &'static str, change: &[&'static str]| {
+        let words = std::iter::once(host).chain(change.iter().copied());
+        cluster.ask("host", words).done().await.expect(0);
+    };
+    set("http://slow.test", &["--delay", "5s", "--limit", "9"]).await;
+    set("http://block.test", &["--block", "--reason", "asked by mail"]).await;
+    set("http://freed.test", &["--block"]).await;
+    set("http://freed.test", &["--unblock"]).await;
+    cluster.kill_master().await;
+    cluster.start_master().await;
+
+    let told = cluster.told("hosts", ["--set"]).await;
+    let keys: Vec<_> = told["hosts"].as_array().unwrap().iter().map(|host| &host["key"]).collect();
+    assert_eq!(keys, [&json!("http://block.test"), &json!("http://slow.test")]);
+    assert_eq!(told["hosts"][0]["blocked_reason"], "asked by mail");
+    let text = cluster.ask("hosts", ["--set", "--limit", "1"]).done().await.expect(0);
+    text.says(["http://block.test  -", "yes: asked by mail", "1 more"]);
+    let text = cluster.ask("hosts", ["--set", "--contains", "slow"]).done().await.expect(0);
+    text.says(["http://slow.test     5s  -", "9  -"]);
+}
+
+#[tokio::test]
 async fn what_cannot_be_set_on_a_host_is_refused() {
     let cluster = Cluster::start(secs(10)).await;
     let ask = |change: [&'static str; 2]| {

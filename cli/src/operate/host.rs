@@ -237,7 +237,7 @@ fn robots_text(reply: &HostReply) -> Result<String, Failure> {
     Ok(lines.join("\n"))
 }
 
-fn as_json(reply: &HostReply) -> Value {
+pub(super) fn as_json(reply: &HostReply) -> Value {
     json!({
         "key": reply.key,
         "known": reply.known,

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     crawl::{Crawls, Inmates, Quarantine, Submission, Tally},
-    frontier::{CrawlStatus, HostChange, Release},
+    frontier::{CrawlStatus, HostAccount, HostChange, Release},
     store::rows::{Finish, Wish},
     workers::{WorkerState, WorkerStatus},
 };
@@ -48,6 +48,23 @@ impl ControlApi {
     /// A service in front of the owner of the crawls and of the exports.
     pub fn new(crawls: Crawls, exports: Exports) -> Self {
         Self { crawls, exports }
+    }
+
+    /// The hosts that people have set something of, whose key contains a text.
+    async fn set_hosts(&self, contains: String, limit: usize) -> Result<HostsReply, Status> {
+        let mut reply = HostsReply::default();
+        let mut after = Some(String::new());
+        while let Some(key) = after {
+            let (keys, next) = self.crawls.set_hosts(key, contains.clone()).await?;
+            reply.matched += keys.len() as u64;
+            for key in keys.into_iter().take(limit - reply.set.len()) {
+                let (account, due) = self.crawls.host(key.clone(), HostChange::default()).await?;
+                let account = HostAccount { robots: None, ..account };
+                reply.set.push(host::told(&key, account, due));
+            }
+            after = next;
+        }
+        Ok(reply)
     }
 }
 
@@ -125,12 +142,13 @@ impl v1::control_server::Control for ControlApi {
     }
 
     async fn hosts(&self, request: Request<HostsRequest>) -> Result<Response<HostsReply>, Status> {
-        let HostsRequest { crawl, contains, limit } = request.into_inner();
+        let HostsRequest { crawl, contains, limit, set } = request.into_inner();
+        if set {
+            return self.set_hosts(contains, listed(limit)).await.map(Response::new);
+        }
         let (hosts, matched) = self.crawls.hosts(some(crawl), contains, listed(limit)).await??;
-        Ok(Response::new(HostsReply {
-            hosts: hosts.into_iter().map(host_status).collect(),
-            matched,
-        }))
+        let hosts = hosts.into_iter().map(host_status).collect();
+        Ok(Response::new(HostsReply { hosts, matched, set: Vec::new() }))
     }
 
     async fn host(&self, request: Request<HostRequest>) -> Result<Response<HostReply>, Status> {

@@ -262,6 +262,11 @@ pub(super) enum OperatorQuestion {
         limit: usize,
         answer: To<About<(Vec<HostView>, u64)>>,
     },
+    SetHosts {
+        after: String,
+        contains: String,
+        answer: To<(Vec<HostKey>, Option<String>)>,
+    },
     Host {
         key: HostKey,
         change: HostChange,
@@ -496,6 +501,19 @@ impl Crawls {
     ) -> Result<Result<(Vec<HostView>, u64), NoCrawl>, AskError> {
         self.ask_as_operator(|answer| OperatorQuestion::Hosts { crawl, contains, limit, answer })
             .await
+    }
+
+    /// Some of the hosts behind a key that people have set something of, and the key
+    /// behind which to ask on; none if there are no more.
+    ///
+    /// # Errors
+    /// If the master is stopping.
+    pub async fn set_hosts(
+        &self,
+        after: String,
+        contains: String,
+    ) -> Result<(Vec<HostKey>, Option<String>), AskError> {
+        self.ask_as_operator(|answer| OperatorQuestion::SetHosts { after, contains, answer }).await
     }
 
     /// What is known of a host, after it was changed as `change` says; with the time

@@ -28,6 +28,10 @@ use crate::{
 /// URLs that are let out of quarantine in one commit.
 const RELEASE_URLS: usize = 1_000;
 
+/// Hosts that are looked at in a turn for those that people have set something of: some
+/// milliseconds' work.
+const TURN_HOSTS: usize = 2_000;
+
 impl<S: Store> Owner<S> {
     /// Handles what people ask.
     pub(super) fn handle_operator(
@@ -68,6 +72,11 @@ impl<S: Store> Owner<S> {
                     (hosts.into_iter().map(view).collect(), count)
                 });
                 later(answers, answer, hosts);
+            }
+            OperatorQuestion::SetHosts { after, contains, answer } => {
+                self.commit_all(now)?;
+                let set = self.frontier.set_hosts(&after, &contains, TURN_HOSTS)?;
+                later(answers, answer, set);
             }
             OperatorQuestion::Host { key, change, answer } => {
                 if change != HostChange::default() {

@@ -467,7 +467,7 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
             text: String::from_utf8(value.to_vec()).ok()?,
         },
         b'H' => Words::HostNumber {
-            key: String::from_utf8(key.get(1..)?.to_vec()).ok()?,
+            key: keys::host_key(key)?.to_owned(),
             host: u32::from_be_bytes(value.try_into().ok()?),
         },
         b'G' => Words::Gate(GateWords::of(number(1)?, GateRow::decode(value).ok()?)),

@@ -5,8 +5,12 @@ use std::{net::IpAddr, time::Duration};
 
 use trawl_shared::{address::from_octets, spec::CONNECTIONS_MAX, url::HostKey};
 
-use super::{Frontier, FrontierError, HostStatus, Moment, RobotsFile, gate::unvisited};
-use crate::store::{Store, keys::HostRef, rows::GateRow};
+use super::{Frontier, FrontierError, HostStatus, Moment, RobotsFile, damaged, gate::unvisited};
+use crate::store::{
+    Store,
+    keys::{self, HostRef},
+    rows::GateRow,
+};
 
 /// What is known of a host.
 #[derive(Clone, Debug)]
@@ -63,6 +67,38 @@ impl<S: Store> Frontier<S> {
             crawls: ats.filter_map(|at| self.host_status(at, now)).collect(),
             gate,
         })
+    }
+
+    /// Of the next `rows` hosts behind a key, those that people have set something of and whose
+    /// key contains a text. Also the last key that was looked at; none if no more follow.
+    /// The frontier must have been committed.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn set_hosts(
+        &self,
+        after: &str,
+        contains: &str,
+        rows: usize,
+    ) -> Result<(Vec<HostKey>, Option<String>), FrontierError> {
+        // The next key after one is the same with a zero behind it.
+        let from = [&keys::host_number(after)[..], &[0]].concat();
+        let (mut set, mut last, mut looked_at) = (Vec::new(), None, 0);
+        for row in self.store.range(&from, keys::HOST_NUMBERS.1).take(rows) {
+            let (key, number) = row?;
+            let key = keys::host_key(&key).ok_or_else(|| damaged("a host's key"))?;
+            looked_at += 1;
+            last = Some(key.to_owned());
+            if !key.contains(contains) {
+                continue;
+            }
+            let number = number.try_into().map_err(|_| damaged("a host's number"))?;
+            let gate = self.gate_row(u32::from_be_bytes(number))?;
+            if gate.is_some_and(|gate| gate.is_set()) {
+                set.push(HostKey::trusted(key.to_owned()));
+            }
+        }
+        Ok((set, last.filter(|_| looked_at == rows)))
     }
 
     /// Sets what people want of a host, be it known or not.

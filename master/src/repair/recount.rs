@@ -118,10 +118,10 @@ impl<S: Store> Repair<S> {
             }
             return Ok(Some(row.key));
         }
-        for row in self.store.range(b"H", b"I") {
+        for row in self.store.range(keys::HOST_NUMBERS.0, keys::HOST_NUMBERS.1) {
             let (key, value) = row?;
             if value == at.host.to_be_bytes() {
-                return Ok(String::from_utf8(key[1..].to_vec()).ok());
+                return Ok(keys::host_key(&key).map(str::to_owned));
             }
         }
         Ok(None)

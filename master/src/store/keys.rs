@@ -125,6 +125,14 @@ pub fn host_number(host_key: &str) -> Vec<u8> {
     [b"H", host_key.as_bytes()].concat()
 }
 
+/// The numbers of all host keys, in the order of the keys.
+pub const HOST_NUMBERS: (&[u8], &[u8]) = (b"H", b"I");
+
+/// The host key of a host number's key.
+pub fn host_key(key: &[u8]) -> Option<&str> {
+    str::from_utf8(key.get(1..)?).ok()
+}
+
 /// A host's gate.
 pub fn gate(host: u32) -> Vec<u8> {
     [b"G", &host.to_be_bytes()[..]].concat()

@@ -199,6 +199,16 @@ pub struct GateRow {
     pub robots_delay_ms: u64,
 }
 
+impl GateRow {
+    /// Whether people have set something of the host.
+    pub fn is_set(&self) -> bool {
+        self.blocked
+            || self.set_delay_ms.is_some()
+            || self.set_connections.is_some()
+            || self.set_pages.is_some()
+    }
+}
+
 /// A host's robots.txt. Times are Unix milliseconds by the master's wall clock: its
 /// age is for people and their hosts, and goes on while the master is down.
 #[derive(Clone, PartialEq, Message)]

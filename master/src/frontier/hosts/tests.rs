@@ -487,3 +487,29 @@ fn why_tells_each_try_and_the_page_that_had_the_body_first() {
     let same: Vec<bool> = [&one, &two].map(|row| row.same_as.is_empty()).into();
     assert!(same.contains(&true) && same.contains(&false), "the second names the first");
 }
+
+#[test]
+fn hosts_that_people_have_set_something_of_are_found_piece_by_piece() {
+    let mut frontier = frontier(spec(), &[]);
+    for host in ["a", "b", "c", "d", "e"] {
+        frontier.change_host(&key(host), HostChange { rested: true, ..<_>::default() }).unwrap();
+    }
+    for host in ["b", "d"] {
+        let change = HostChange { pages: Some(Some(0)), ..HostChange::default() };
+        frontier.change_host(&key(host), change).unwrap();
+    }
+    frontier.commit(at(1)).unwrap();
+    let find = |contains: &str, rows: usize| {
+        let (mut found, mut after) = (Vec::new(), Some(String::new()));
+        while let Some(key) = after {
+            let (keys, next) = frontier.set_hosts(&key, contains, rows).unwrap();
+            found.extend(keys);
+            after = next;
+        }
+        found
+    };
+    for rows in 1..7 {
+        assert_eq!(find("", rows), [key("b"), key("d")], "{rows} at a time");
+        assert_eq!(find("//d.", rows), [key("d")], "{rows} at a time");
+    }
+}
