@@ -255,6 +255,16 @@ impl Host {
         self.nft("add rule inet cut coming iifname != lo drop");
     }
 
+    /// Takes its network away, or brings it back; what it had been told with
+    /// [`Host::goes_by`] is lost.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn plug(&self, is_in: bool) {
+        let state = if is_in { "up" } else { "down" };
+        run(&["ip", "-n", &self.namespace, "link", "set", "eth0", state]);
+    }
+
     /// Drops nothing any more.
     pub fn heal(&self) {
         self.nft("flush table inet cut");

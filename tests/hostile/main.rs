@@ -87,9 +87,15 @@ impl World {
         for (host, number) in [(&crawler, 1), (&web, 2)] {
             host.also_at(&format!("2001:db8::{number}/64"));
         }
-        crawler.goes_by(WEB.into());
         crawler.goes_by("2001:db8::2".parse().unwrap());
-        Self { crawler, web, _network: network }
+        let world = Self { crawler, web, _network: network };
+        world.lead_to_the_web();
+        world
+    }
+
+    /// Tells the crawler's host where the web is, as after it was unplugged.
+    fn lead_to_the_web(&self) {
+        self.crawler.goes_by(WEB.into());
     }
 
     /// One more address of the web, which is public for those who say so.

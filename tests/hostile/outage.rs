@@ -46,3 +46,28 @@ async fn an_outage_of_our_own_network_costs_no_page() {
     }
     assert_eq!(outcomes.of_url(&dead).class, "timeout", "a dead host is one all the same");
 }
+
+#[tokio::test]
+async fn a_machine_that_is_unplugged_waits_for_the_only_site() {
+    let world = World::new();
+    let web = Web::new().tree(25, ms(0));
+    let site = web.serve_at_address(&world.web, (world.address(200), 80));
+    let trawl = Trawl::new();
+    let crawl = trawl.crawl([site.url("/")]).on(&world.crawler);
+    let crawl = crawl.set("--allow-net", "198.51.100.0/24").set("--delay", "100ms");
+    let crawl = crawl.set("--attempts", "1").set("--host-attempts", "1");
+    let crawl = crawl.within(secs(90)).start();
+    site.visited(5).await;
+    world.crawler.plug(false);
+    crawl.says_line("waiting for the network", secs(20)).await;
+    world.crawler.plug(true);
+    world.lead_to_the_web();
+    crawl.done().await.expect(0).says(["complete", "the network is back"]);
+
+    let outcomes = Outcomes::of(&trawl).await;
+    for path in site.counts().keys() {
+        let expected = if path.starts_with("/none/") { "404" } else { "200" };
+        assert_eq!(outcomes.of_url(&site.url(path)).class, expected, "{path}");
+    }
+    assert_eq!(site.counts().len(), 25 + 7, "all of it");
+}

@@ -50,7 +50,7 @@ use super::{
     resolve::{GuardedResolver, Resolver, is_localhost},
     route::{self, Doubt, Proxy, Route, Routes},
     tls::root_certificates,
-    uplink::Uplink,
+    uplink::{Uplink, is_routed},
 };
 
 /// What we would rather have: documents.
@@ -189,7 +189,7 @@ impl Fetch for HttpFetcher {
     }
 
     async fn is_cut_off(&self, url: &CrawlUrl, began: Instant) -> bool {
-        self.0.uplink.is_down(url, began, |peer| self.0.reaches(peer)).await
+        self.0.uplink.is_down(url, began, is_routed, |peer| self.0.reaches(peer)).await
     }
 }
 

@@ -1,14 +1,16 @@
 //! Whether it is our own network that is down.
 //!
 //! That a host cannot be reached is the host's failure only if others can be. If nobody
-//! has answered lately, those that answered before are connected to, one after the other,
-//! and nothing is sent to them; if none can be reached, the failure says nothing of the
-//! host. A few hosts that all go down look the same, so that this counts with witnesses of
-//! several domains and addresses only, and not for ever.
+//! has answered lately, those that answered before are looked at; if none can be reached,
+//! the failure says nothing of the host. A machine that knows no way to any of them has
+//! lost its own network, whoever they are. Otherwise they are connected to, one after the
+//! other, and nothing is sent to them. A few hosts that all go down look the same, so that
+//! this counts with witnesses of several domains and addresses only, and not for ever.
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -93,38 +95,44 @@ impl Uplink {
     }
 
     /// Whether the network is down, so that a fetch of the URL that began then could not
-    /// reach anybody. `reaches` tries a peer.
+    /// reach anybody. `is_routed` tells whether this machine knows a way to a peer,
+    /// `reaches` tries one.
     pub(super) async fn is_down<R: Future<Output = bool>>(
         &self,
         url: &CrawlUrl,
         began: Instant,
+        is_routed: impl Fn(SocketAddr) -> bool,
         reaches: impl Fn(SocketAddr) -> R,
     ) -> bool {
         let _one_at_a_time = self.asking.lock().await;
-        let witnesses = match self.lock().judge(url, began, self.outage_max, Instant::now()) {
-            Ok(is_down) => return is_down,
-            Err(witnesses) => witnesses,
+        let (knows_no_way, witnesses) = {
+            let (known, now) = (self.lock(), Instant::now());
+            if let Some(is_down) = known.is_down(began, self.outage_max, now) {
+                return is_down;
+            }
+            let is_cut_off = |peer: &Peer| !is_routed(peer.address);
+            let knows_no_way = !known.peers.is_empty() && known.peers.iter().all(is_cut_off);
+            (knows_no_way, known.witnesses(url, now))
         };
+        let is_down = knows_no_way || self.are_out_of_reach(&witnesses, reaches).await;
+        self.lock().note(is_down, Instant::now());
+        is_down
+    }
+
+    /// Whether there are witnesses, and none can be reached.
+    async fn are_out_of_reach<R: Future<Output = bool>>(
+        &self,
+        witnesses: &[SocketAddr],
+        reaches: impl Fn(SocketAddr) -> R,
+    ) -> bool {
         for address in witnesses {
-            self.lock().is_tried(address, Instant::now());
-            if reaches(address).await {
-                let mut known = self.lock();
-                let now = Instant::now();
-                known.reached_at = Some(now);
-                known.is_up(now);
+            self.lock().is_tried(*address, Instant::now());
+            if reaches(*address).await {
+                self.lock().reached_at = Some(Instant::now());
                 return false;
             }
         }
-        let now = Instant::now();
-        let mut known = self.lock();
-        let since = known.down.map_or(now, |(since, _)| since);
-        if known.down.is_none() {
-            tracing::warn!(
-                "not even those can be reached who answered before: waiting for the network"
-            );
-        }
-        known.down = Some((since, now));
-        true
+        !witnesses.is_empty()
     }
 
     /// What is behind the lock is never left half changed.
@@ -133,48 +141,68 @@ impl Uplink {
     }
 }
 
+/// Whether this machine knows a way to an address. It sends nothing.
+pub(super) fn is_routed(address: SocketAddr) -> bool {
+    let any = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let way = UdpSocket::bind(any).and_then(|socket| socket.connect(address));
+    !way.is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable)
+    })
+}
+
 impl Known {
-    /// Whether the network is down, as far as that is known; or else who is to be tried:
-    /// first who was not for the longest time, and of those the last one that answered.
-    fn judge(
-        &self,
-        url: &CrawlUrl,
-        began: Instant,
-        outage_max: Duration,
-        now: Instant,
-    ) -> Result<bool, Vec<SocketAddr>> {
-        let is_within = |then: Instant, long: Duration| now.saturating_duration_since(then) < long;
+    /// Whether the network is down, as far as that is known.
+    fn is_down(&self, began: Instant, outage_max: Duration, now: Instant) -> Option<bool> {
         // An answer before that says nothing of the time in which the fetch failed.
         let half = now.saturating_duration_since(began) / 2;
         let is_fresh = |at: Instant| now.saturating_duration_since(at) <= half.min(LATELY);
         if self.heard_at.is_none_or(is_fresh) || self.reached_at.is_some_and(is_fresh) {
-            return Ok(false);
+            return Some(false);
         }
-        if let Some((since, tried)) = self.down {
-            if !is_within(since, outage_max) {
-                return Ok(false);
-            }
-            if is_within(tried, DOWN) {
-                return Ok(true);
-            }
+        let passed = |then: Instant| now.saturating_duration_since(then);
+        match self.down {
+            _ if outage_max.is_zero() => Some(false),
+            Some((since, _)) if passed(since) >= outage_max => Some(false),
+            Some((_, tried)) if passed(tried) < DOWN => Some(true),
+            _ => None,
         }
+    }
+
+    /// Who is to be tried: first who was not for the longest time, and of those the last
+    /// one that answered. None if they are too few, or were bothered lately.
+    fn witnesses(&self, url: &CrawlUrl, now: Instant) -> Vec<SocketAddr> {
         let others = self.peers.iter().rev().filter(|peer| peer.domain != url.domain());
         let mut witnesses: Vec<&Peer> = others.collect();
-        if witnesses.len() < WITNESSES || outage_max.is_zero() {
-            return Ok(false);
-        }
         witnesses.sort_by_key(|peer| peer.tried_at);
-        let is_bothered = witnesses[0].tried_at.is_some_and(|at| is_within(at, REACHED));
-        if is_bothered && self.reached_at.is_some_and(|at| is_within(at, REACHED)) {
-            return Ok(false);
+        let lately = |at: Option<Instant>| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < REACHED)
+        };
+        let are_bothered = witnesses.first().is_some_and(|peer| lately(peer.tried_at));
+        if witnesses.len() < WITNESSES || are_bothered && lately(self.reached_at) {
+            return Vec::new();
         }
-        Err(witnesses.into_iter().map(|peer| peer.address).collect())
+        witnesses.into_iter().map(|peer| peer.address).collect()
     }
 
     fn is_tried(&mut self, address: SocketAddr, now: Instant) {
         for peer in self.peers.iter_mut().filter(|peer| peer.address == address) {
             peer.tried_at = Some(now);
         }
+    }
+
+    fn note(&mut self, is_down: bool, now: Instant) {
+        if !is_down {
+            return self.is_up(now);
+        }
+        if self.down.is_none() {
+            tracing::warn!(
+                "not even those can be reached who answered before: waiting for the network"
+            );
+        }
+        self.down = Some((self.down.map_or(now, |(since, _)| since), now));
     }
 
     fn is_up(&mut self, now: Instant) {
@@ -189,7 +217,7 @@ impl Known {
 mod tests {
     use std::{
         future::ready,
-        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+        sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     };
 
     use super::*;
@@ -209,6 +237,8 @@ mod tests {
     struct Net {
         uplink: Uplink,
         is_up: AtomicBool,
+        /// Addresses from this one on have no route.
+        routes_end: AtomicU8,
         tried: AtomicUsize,
     }
 
@@ -216,7 +246,8 @@ mod tests {
         fn with_peers(count: u8) -> Self {
             let uplink = Uplink::new(Span::secs(3_600));
             (1..=count).for_each(|number| uplink.heard(&page(number), Some(address(number))));
-            Self { uplink, is_up: AtomicBool::new(false), tried: AtomicUsize::new(0) }
+            let (is_up, tried) = (AtomicBool::new(false), AtomicUsize::new(0));
+            Self { uplink, is_up, routes_end: AtomicU8::new(u8::MAX), tried }
         }
 
         /// Whether it is, for a fetch of a site that took so long.
@@ -227,7 +258,8 @@ mod tests {
                 self.tried.fetch_add(1, Ordering::Relaxed);
                 ready(self.is_up.load(Ordering::Relaxed))
             };
-            self.uplink.is_down(&page(site), began, reaches).await
+            let end = address(self.routes_end.load(Ordering::Relaxed));
+            self.uplink.is_down(&page(site), began, |peer| peer < end, reaches).await
         }
 
         fn tried(&self) -> usize {
@@ -280,6 +312,29 @@ mod tests {
             let net = Net::with_peers(peers);
             assert_eq!(net.is_down(site, SECOND * 5).await, expected, "{peers} {site}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_knows_no_way_to_anybody_needs_no_witnesses() {
+        let net = Net::with_peers(2);
+        net.routes_end.store(2, Ordering::Relaxed);
+        assert!(!net.is_down(1, Duration::ZERO).await, "there is a way to one of them");
+        net.routes_end.store(1, Ordering::Relaxed);
+        assert!(!net.is_down(1, Duration::ZERO).await, "somebody answered just now");
+        tokio::time::advance(SECOND).await;
+        assert!(net.is_down(1, Duration::ZERO).await);
+        net.routes_end.store(u8::MAX, Ordering::Relaxed);
+        assert!(net.is_down(1, SECOND).await, "that was just tried");
+        assert!(!net.is_down(1, DOWN).await);
+        assert_eq!(net.tried(), 0);
+        let nobody = Net::with_peers(0);
+        nobody.routes_end.store(0, Ordering::Relaxed);
+        assert!(!nobody.is_down(1, SECOND).await, "there may never have been a network");
+    }
+
+    #[test]
+    fn this_machine_knows_a_way_to_itself() {
+        assert!(is_routed(SocketAddr::from(([127, 0, 0, 1], 9))));
     }
 
     #[tokio::test(start_paused = true)]
