@@ -201,11 +201,27 @@ async fn what_is_told_of_them_afterwards_holds_none_either() {
     let headers = run(&trawl, &trawl.command("page", [&urls[3]]).set("--show", "headers")).await;
     assert!(headers.contains(r"EVIL\u{9b}31m"), "{headers}");
 
+    let dump = trawl.file("dump");
+    run(&trawl, &trawl.command("dump", [&dump])).await;
+    let elsewhere = Trawl::new();
+    run(&elsewhere, &elsewhere.command("load", [&dump])).await;
+    run(&trawl, &trawl.command::<&str>("repair", []).set_flag("--dry-run")).await;
+    let robots = trawl.write("robots.txt", &format!("User-agent: *\nDisallow: /{EVIL}\n"));
+    let check = trawl.command("check", ["robots", &*urls[10]]).unset("--data");
+    run(&trawl, &check.set("--agent", "evil").set("--file", &robots)).await;
+    let check = trawl.command("check", ["robots", EVIL]).unset("--data");
+    run(&trawl, &check.set("--agent", EVIL).set("--file", &robots)).await;
+
     let master = trawl.master().serve().await;
+    let evil_host = format!("{site}/");
+    let block = ["--block", "--reason", EVIL];
+    let block = std::iter::once(evil_host.as_str()).chain(block);
+    run(&trawl, &trawl.ask("host", block, &master.url)).await;
     for (verb, words) in [
         ("status", vec![]),
         ("crawls", vec![]),
         ("hosts", vec![]),
+        ("hosts", vec!["--set"]),
         ("workers", vec![]),
         ("quarantine", vec!["list"]),
     ] {
@@ -214,6 +230,9 @@ async fn what_is_told_of_them_afterwards_holds_none_either() {
         run(&trawl, &ask.clone().set_flag("--json")).await;
         run_on_terminal(&trawl, &ask).await;
     }
+    let watch = trawl.ask::<&str>("status", [], &master.url).set_flag("--watch");
+    let shown = run_on_terminal(&trawl, &watch.set_flag("--wait")).await;
+    assert!(shown.contains("STATE"), "{shown}");
     for url in &urls {
         let ask = trawl.ask("why", [url], &master.url);
         run(&trawl, &ask).await;
