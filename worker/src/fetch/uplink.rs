@@ -177,9 +177,8 @@ impl Known {
         let others = self.peers.iter().rev().filter(|peer| peer.domain != url.domain());
         let mut witnesses: Vec<&Peer> = others.collect();
         witnesses.sort_by_key(|peer| peer.tried_at);
-        let lately = |at: Option<Instant>| {
-            at.is_some_and(|at| now.saturating_duration_since(at) < REACHED)
-        };
+        let lately =
+            |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < REACHED);
         let are_bothered = witnesses.first().is_some_and(|peer| lately(peer.tried_at));
         if witnesses.len() < WITNESSES || are_bothered && lately(self.reached_at) {
             return Vec::new();
