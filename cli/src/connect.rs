@@ -11,6 +11,7 @@
 )]
 
 use std::{
+    convert::Infallible,
     error::Error,
     io,
     net::SocketAddr,
@@ -68,6 +69,9 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 /// ... and of all together.
 const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 
+/// The master that is asked if none is named.
+pub(crate) const MASTER_URL: &str = "http://127.0.0.1:7070";
+
 /// Which master, and how to be let in.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MasterArgs {
@@ -76,7 +80,7 @@ pub(crate) struct MasterArgs {
         long,
         value_name = "URL",
         env = "TRAWL_MASTER",
-        default_value = "http://127.0.0.1:7070",
+        default_value = MASTER_URL,
         help_heading = "Master"
     )]
     pub(crate) master: String,
@@ -189,7 +193,21 @@ pub(crate) fn local_control(data: &Path) -> Control {
     control(explained(wire, None, faults))
 }
 
-fn control(channel: Channel) -> Control {
+/// A service of this process as a channel: messages are those of a network.
+pub(crate) fn in_process<S>(service: S) -> Channel
+where
+    S: Service<Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    BoxCloneSyncService::new(ServiceExt::map_err(service, |never| match never {}))
+}
+
+/// Operators' calls by a channel.
+pub(crate) fn control(channel: Channel) -> Control {
     ControlClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)

@@ -9,8 +9,7 @@ use std::{
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, body::Body};
-use tower::{ServiceExt, util::BoxCloneSyncService};
+use tonic::Status;
 use trawl_master::{
     api::ControlApi,
     server::{Master, MasterConfig},
@@ -23,11 +22,12 @@ use trawl_shared::{shutdown, spec::CrawlSpec, units::Size, untrusted::Untrusted}
 use trawl_worker::{
     config::WorkerConfig,
     fetch::HttpFetcher,
-    master::{Channel, Master as MasterClient, MasterError},
+    master::{Master as MasterClient, MasterError},
     pipeline,
 };
 
 use crate::{
+    connect::in_process,
     exit::{Exit, Failure},
     options::{CrawlOptions, Resolved, check_lanes},
     render::{self, Progress, counted, summary},
@@ -135,7 +135,7 @@ async fn crawl_on(
 
     let stop = CancellationToken::new();
     let work = pipeline::run(
-        MasterClient::new(in_process(master), WORKER, worker.lanes),
+        MasterClient::new(in_process(master.worker_service()), WORKER, worker.lanes),
         worker,
         Arc::new(HttpFetcher::new),
         stop.clone(),
@@ -219,13 +219,6 @@ fn conclude(rest: &Rest, status: &CrawlStatus, data: &Path) -> Exit {
         .map(|trouble| format!(": {}: {}", Untrusted(&trouble.url), Untrusted(&trouble.detail)));
     render::error(&format!("no page could be fetched{}", first.unwrap_or_default()));
     Exit::NothingFetched
-}
-
-/// The master's worker service as a channel.
-fn in_process(master: &Master) -> Channel {
-    let service =
-        ServiceExt::<http::Request<Body>>::map_err(master.worker_service(), |never| match never {});
-    BoxCloneSyncService::new(service)
 }
 
 fn from_status(status: Status) -> Failure {

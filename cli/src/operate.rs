@@ -7,6 +7,7 @@ mod quarantine;
 mod status;
 mod steer;
 mod submit;
+mod whom;
 mod why;
 mod workers;
 
@@ -17,6 +18,7 @@ pub(crate) use self::{
     status::{CrawlsArgs, StatusArgs},
     steer::SteerArgs,
     submit::SubmitArgs,
+    whom::WhomArgs,
     why::WhyArgs,
     workers::{DrainArgs, WorkersArgs},
 };
@@ -26,6 +28,7 @@ use std::{path::Path, time::Duration};
 use clap::Subcommand;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
+use trawl_master::server::Master;
 use trawl_proto::v1::Wish;
 use trawl_shared::{units::Span, untrusted::Untrusted};
 
@@ -74,26 +77,46 @@ impl Verb {
         runtime()?.block_on(async {
             match self {
                 Self::Submit(args) => submit::submit(*args).await,
-                Self::Crawls(args) => status::crawls(&args).await,
-                Self::Status(args) => status::status(&args).await,
+                Self::Crawls(args) => asked(&args.whom, async |it| status::crawls(it).await).await,
+                Self::Status(args) => {
+                    asked(&args.whom, async |it| status::status(it, &args).await).await
+                }
                 Self::Pause(args) => steer::steer(&args, Wish::Pause).await,
                 Self::Resume(args) => steer::steer(&args, Wish::Run).await,
                 Self::Stop(args) => steer::steer(&args, Wish::Stop).await,
                 Self::Workers(args) => workers::workers(&args).await,
                 Self::Drain(args) => workers::drain(&args).await,
-                Self::Hosts(args) => hosts::hosts(&args).await,
-                Self::Host(args) => host::host(&args).await,
-                Self::Why(args) => why::why(&args).await,
-                Self::Quarantine(args) => quarantine::quarantine(&args).await,
+                Self::Hosts(args) => {
+                    asked(&args.whom, async |it| hosts::hosts(it, &args).await).await
+                }
+                Self::Host(args) => asked(&args.whom, async |it| host::host(it, &args).await).await,
+                Self::Why(args) => asked(&args.whom, async |it| why::why(it, &args).await).await,
+                Self::Quarantine(args) => {
+                    asked(args.whom(), async |it| quarantine::quarantine(it, &args).await).await
+                }
             }
         })
     }
+}
+
+/// Asks whom the arguments name.
+async fn asked(
+    whom: &WhomArgs,
+    ask: impl AsyncFnOnce(&Operator) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
+    let operator = whom.operator().await?;
+    let answer = ask(&operator).await;
+    // If a store failed, that is the reason for whatever else went wrong.
+    operator.close().await?;
+    answer
 }
 
 /// A master to ask, and how to speak of it.
 pub(crate) struct Operator {
     pub(crate) control: Control,
     pub(crate) url: String,
+    /// The master, if it is there for this alone.
+    own: Option<Master>,
 }
 
 impl Operator {
@@ -102,12 +125,12 @@ impl Operator {
     /// # Errors
     /// If the URL or a file of credentials cannot be used.
     pub(crate) fn new(master: &MasterArgs) -> Result<Self, Failure> {
-        Ok(Self { control: master.control()?, url: master.master.clone() })
+        Ok(Self { control: master.control()?, url: master.master.clone(), own: None })
     }
 
     /// An operator of the process that uses a data directory.
     pub(crate) fn local(data: &Path) -> Self {
-        Self { control: local_control(data), url: data.display().to_string() }
+        Self { control: local_control(data), url: data.display().to_string(), own: None }
     }
 
     /// What the master answers.

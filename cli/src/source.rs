@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Names the master to ask, unless the command line says where to read.
-const MASTER_VARIABLE: &str = "TRAWL_MASTER";
+pub(crate) const MASTER_VARIABLE: &str = "TRAWL_MASTER";
 
 #[derive(Args, Debug)]
 pub(crate) struct SourceArgs {
@@ -86,21 +86,26 @@ impl PlaceArgs {
     /// # Errors
     /// If the data directory cannot be read.
     pub(crate) async fn open(&self) -> Result<Source, Failure> {
-        if let Some(master) = self.master(env::var(MASTER_VARIABLE).ok()) {
+        let (typed, data) = (self.master.as_ref(), self.data.as_ref());
+        if let Some(master) = master(typed, data, env::var(MASTER_VARIABLE)) {
             let credentials = self.credentials.clone();
             return Ok(Source::Master(Operator::new(&MasterArgs { master, credentials })?));
         }
         let data = self.data.clone().unwrap_or_else(|| "trawl-data".into());
         open(&data).await
     }
+}
 
-    /// The master that is meant, if one is. The command line wins over the environment.
-    fn master(&self, variable: Option<String>) -> Option<String> {
-        match (&self.master, &self.data) {
-            (Some(master), _) => Some(master.clone()),
-            (None, Some(_)) => None,
-            (None, None) => variable.filter(|url| !url.is_empty()),
-        }
+/// The master that is meant, if one is. What is typed wins over the environment.
+pub(crate) fn master(
+    typed: Option<&String>,
+    data: Option<&PathBuf>,
+    variable: Result<String, env::VarError>,
+) -> Option<String> {
+    match (typed, data) {
+        (Some(master), _) => Some(master.clone()),
+        (None, Some(_)) => None,
+        (None, None) => variable.ok().filter(|url| !url.is_empty()),
     }
 }
 
@@ -112,13 +117,20 @@ pub(crate) async fn open(data: &Path) -> Result<Source, Failure> {
     match Archive::open(data) {
         Ok(archive) => Ok(Source::Archive(archive)),
         Err(StartError::DataDir(in_use @ DataDirError::InUse { .. })) => {
-            // Such as an export, or a master that is just starting.
-            let listens = socket::connect(data).await;
-            listens.map_err(|_| Failure::from(StartError::DataDir(in_use)))?;
-            Ok(Source::Master(Operator::local(data)))
+            local(data, in_use).await.map(Source::Master)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whoever uses a data directory.
+///
+/// # Errors
+/// With `in_use`, if it does not answer, such as an export or a master that is starting.
+pub(crate) async fn local(data: &Path, in_use: DataDirError) -> Result<Operator, Failure> {
+    let listens = socket::connect(data).await;
+    listens.map_err(|_| Failure::from(StartError::DataDir(in_use)))?;
+    Ok(Operator::local(data))
 }
 
 impl Unreceived {
@@ -160,7 +172,9 @@ mod tests {
 
     fn master(words: &[&str], variable: Option<&str>) -> Option<String> {
         let line = Line::try_parse_from([&["trawl"], words].concat()).unwrap();
-        line.source.place.master(variable.map(str::to_owned))
+        let PlaceArgs { data, master, .. } = line.source.place;
+        let variable = variable.map(str::to_owned).ok_or(env::VarError::NotPresent);
+        super::master(master.as_ref(), data.as_ref(), variable)
     }
 
     #[test]

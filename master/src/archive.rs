@@ -10,7 +10,7 @@ use trawl_shared::{
 };
 
 use crate::{
-    data_dir::{DataDir, DataDirError},
+    data_dir::DataDir,
     frontier::{FrontierError, StoredSpec},
     pages::{Committed, CrawlPages, PageStoreError, Place, ReadError, StoredPage},
     server::StartError,
@@ -82,13 +82,8 @@ impl Archive {
     /// # Errors
     /// If there is none, or a master is running on it.
     pub fn open(path: &Path) -> Result<Self, StartError> {
-        let data = DataDir::open(path)?;
-        let frontier = data.frontier();
-        if !frontier.exists() {
-            let path = frontier.display().to_string();
-            return Err(DataDirError::Missing { path }.into());
-        }
-        let store = SledStore::open(&frontier, CACHE).map_err(FrontierError::from)?;
+        let data = DataDir::open_with_frontier(path)?;
+        let store = SledStore::open(&data.frontier(), CACHE).map_err(FrontierError::from)?;
         let meta = store.get(keys::META).map_err(FrontierError::from)?;
         let meta: MetaRow = decode(&meta.unwrap_or_default()).map_err(FrontierError::from)?;
         // 0: no master has got as far as to write its row.

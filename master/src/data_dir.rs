@@ -123,6 +123,19 @@ impl DataDir {
         Ok(dir)
     }
 
+    /// The same of one that a master has begun to use.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`], and if it has no frontier.
+    pub fn open_with_frontier(path: &Path) -> Result<Self, DataDirError> {
+        let dir = Self::open(path)?;
+        let frontier = dir.frontier();
+        match frontier.exists() {
+            true => Ok(dir),
+            false => Err(DataDirError::Missing { path: frontier.display().to_string() }),
+        }
+    }
+
     /// Takes an empty directory, or makes one, to fill it. It is no data directory before
     /// [`DataDir::finish`]. None if there is something in it.
     ///

@@ -100,6 +100,19 @@ impl Master {
     /// If the data directory cannot be used.
     pub fn start(config: MasterConfig) -> Result<Self, StartError> {
         let data = DataDir::open_or_create(&config.data)?;
+        Self::start_on(data, config)
+    }
+
+    /// The same where there is a data directory: none is made.
+    ///
+    /// # Errors
+    /// If the data directory cannot be used.
+    pub fn start_existing(config: MasterConfig) -> Result<Self, StartError> {
+        let data = DataDir::open_with_frontier(&config.data)?;
+        Self::start_on(data, config)
+    }
+
+    fn start_on(data: DataDir, config: MasterConfig) -> Result<Self, StartError> {
         data.check_frontier()?;
         let store = SledStore::open(&data.frontier(), config.cache).map_err(FrontierError::from)?;
         let lease = config.limits.lease;

@@ -4,8 +4,9 @@
 //! would write, as links that are relative where they should not be bring them forth.
 //! Others only by how many there are: [`Template`] is what is left of a URL without
 //! the parts that such webs count up, and a host's pages of one template have a
-//! budget. The master judges; what is caught goes to quarantine, where people see it
-//! and may let it out.
+//! budget; so have the hosts of one registrable domain, which a name server can make
+//! without end. The master judges; what is caught goes to quarantine, where people see
+//! it and may let it out.
 
 use std::collections::HashMap;
 
@@ -41,6 +42,10 @@ pub struct TrapSpec {
     /// Templates of a host that are counted each by itself; further ones are counted
     /// together.
     pub templates: u32,
+    /// Hosts of one registrable domain at most that pages are fetched of.
+    pub domain_hosts: u64,
+    /// Hosts of one registrable domain at most whose first page brings nothing new.
+    pub alike_hosts: u64,
     /// URLs in quarantine at most; further ones that are caught as they are found are
     /// counted and forgotten, those that wait by then are given up.
     pub quarantine: u64,
@@ -58,6 +63,8 @@ impl Default for TrapSpec {
             template_pages: 500,
             alike_pages: 50,
             templates: 10_000,
+            domain_hosts: 10_000,
+            alike_hosts: 500,
             quarantine: 100_000,
         }
     }
@@ -78,6 +85,8 @@ impl TrapSpec {
             ("traps.template_pages", self.template_pages),
             ("traps.alike_pages", self.alike_pages.into()),
             ("traps.templates", self.templates.into()),
+            ("traps.domain_hosts", self.domain_hosts),
+            ("traps.alike_hosts", self.alike_hosts),
         ] {
             if !(1..=MOST).contains(&value) {
                 return Err(SpecError::new(key, value, format!("1 to {MOST} is allowed")));
@@ -108,11 +117,13 @@ pub enum Trap {
     Template,
     /// Too many pages in a row that are nearly the same.
     Alike,
+    /// Too many hosts of one registrable domain.
+    Hosts,
 }
 
 impl Trap {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::PathRepeats,
         Self::PathDepth,
         Self::QueryKeys,
@@ -120,6 +131,7 @@ impl Trap {
         Self::Calendar,
         Self::Template,
         Self::Alike,
+        Self::Hosts,
     ];
 
     /// The kind's stable word.
@@ -132,6 +144,7 @@ impl Trap {
             Self::Calendar => "calendar",
             Self::Template => "template",
             Self::Alike => "alike",
+            Self::Hosts => "hosts",
         }
     }
 }

@@ -10,7 +10,6 @@ use trawl_shared::{
 
 use super::{Operator, about, exactly, hosts};
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     render::{self, counted},
     tables::json_text,
@@ -61,7 +60,7 @@ pub(crate) struct HostArgs {
     json: bool,
 
     #[command(flatten)]
-    master: MasterArgs,
+    pub(super) whom: WhomArgs,
 }
 
 /// A value, or the crawls' own.
@@ -92,8 +91,7 @@ fn connections(text: &str) -> Result<OrDefault<u32>, String> {
 }
 
 /// Tells of a host, after it was changed if that was asked for.
-pub(super) async fn host(args: &HostArgs) -> Result<Exit, Failure> {
-    let operator = Operator::new(&args.master)?;
+pub(super) async fn host(operator: &Operator, args: &HostArgs) -> Result<Exit, Failure> {
     let change = change(args);
     let reply = if change == (SetHostRequest { host: args.host.clone(), ..Default::default() }) {
         let request = HostRequest { host: args.host.clone() };

@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 use trawl_proto::v1::{HostReply, HostStatus, HostsRequest};
 use trawl_shared::untrusted::Untrusted;
 
-use super::{Operator, about, exactly, host};
+use super::{Operator, WhomArgs, about, exactly, host};
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     render,
     tables::{Table, json_text},
@@ -37,12 +36,11 @@ pub(crate) struct HostsArgs {
     json: bool,
 
     #[command(flatten)]
-    master: MasterArgs,
+    pub(super) whom: WhomArgs,
 }
 
 /// Lists hosts.
-pub(super) async fn hosts(args: &HostsArgs) -> Result<Exit, Failure> {
-    let operator = Operator::new(&args.master)?;
+pub(super) async fn hosts(operator: &Operator, args: &HostsArgs) -> Result<Exit, Failure> {
     let request = HostsRequest {
         crawl: args.crawl.clone().unwrap_or_default(),
         contains: args.contains.clone().unwrap_or_default(),

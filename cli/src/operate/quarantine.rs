@@ -5,9 +5,8 @@ use serde_json::json;
 use trawl_proto::v1::{QuarantineRequest, QuarantinedUrl, ReleaseRequest};
 use trawl_shared::untrusted::Untrusted;
 
-use super::Operator;
+use super::{Operator, WhomArgs};
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     render::{self, counted},
     tables::json_text,
@@ -20,6 +19,16 @@ const CALL_URLS: u32 = 500;
 pub(crate) struct QuarantineArgs {
     #[command(subcommand)]
     verb: QuarantineVerb,
+}
+
+impl QuarantineArgs {
+    /// Whom to ask.
+    pub(super) fn whom(&self) -> &WhomArgs {
+        match &self.verb {
+            QuarantineVerb::List(args) => &args.of.whom,
+            QuarantineVerb::Release(args) | QuarantineVerb::Drop(args) => &args.of.whom,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,20 +73,22 @@ struct Of {
     crawl: Option<String>,
 
     #[command(flatten)]
-    master: MasterArgs,
+    pub(super) whom: WhomArgs,
 }
 
 /// Lists URLs in quarantine, or lets them out.
-pub(super) async fn quarantine(args: &QuarantineArgs) -> Result<Exit, Failure> {
+pub(super) async fn quarantine(
+    operator: &Operator,
+    args: &QuarantineArgs,
+) -> Result<Exit, Failure> {
     match &args.verb {
-        QuarantineVerb::List(args) => list(args).await,
-        QuarantineVerb::Release(args) => release(args, false).await,
-        QuarantineVerb::Drop(args) => release(args, true).await,
+        QuarantineVerb::List(args) => list(operator, args).await,
+        QuarantineVerb::Release(args) => release(operator, args, false).await,
+        QuarantineVerb::Drop(args) => release(operator, args, true).await,
     }
 }
 
-async fn list(args: &ListArgs) -> Result<Exit, Failure> {
-    let operator = Operator::new(&args.of.master)?;
+async fn list(operator: &Operator, args: &ListArgs) -> Result<Exit, Failure> {
     let crawl = args.of.crawl.clone().unwrap_or_default();
     let mut after = Default::default();
     loop {
@@ -98,8 +109,7 @@ async fn list(args: &ListArgs) -> Result<Exit, Failure> {
     }
 }
 
-async fn release(args: &ReleaseArgs, drop: bool) -> Result<Exit, Failure> {
-    let operator = Operator::new(&args.of.master)?;
+async fn release(operator: &Operator, args: &ReleaseArgs, drop: bool) -> Result<Exit, Failure> {
     let request = ReleaseRequest {
         crawl: args.of.crawl.clone().unwrap_or_default(),
         urls: args.urls.clone(),

@@ -13,9 +13,8 @@ use trawl_shared::{
     untrusted::Untrusted,
 };
 
-use super::{ANSWER_TIMEOUT, Operator, about};
+use super::{ANSWER_TIMEOUT, Operator, WhomArgs, about};
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     render::{self, Screen, Speed, counted, pages},
     tables::{Table, json_text},
@@ -49,18 +48,18 @@ pub(crate) struct StatusArgs {
     watch: bool,
 
     #[command(flatten)]
-    master: MasterArgs,
+    pub(super) whom: WhomArgs,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct CrawlsArgs {
     #[command(flatten)]
-    master: MasterArgs,
+    pub(super) whom: WhomArgs,
 }
 
 /// Lists the crawls.
-pub(super) async fn crawls(args: &CrawlsArgs) -> Result<Exit, Failure> {
-    let status = Operator::new(&args.master)?.status("", Duration::ZERO).await?;
+pub(super) async fn crawls(operator: &Operator) -> Result<Exit, Failure> {
+    let status = operator.status("", Duration::ZERO).await?;
     let mut table = Table::new(&["NAME", "STATE"]);
     for crawl in &status.crawls {
         table.row([crawl.name.clone(), state(crawl)]);
@@ -70,8 +69,10 @@ pub(super) async fn crawls(args: &CrawlsArgs) -> Result<Exit, Failure> {
 }
 
 /// Shows where the crawls stand.
-pub(super) async fn status(args: &StatusArgs) -> Result<Exit, Failure> {
-    let operator = Operator::new(&args.master)?;
+pub(super) async fn status(operator: &Operator, args: &StatusArgs) -> Result<Exit, Failure> {
+    if args.wait || args.watch {
+        operator.not_alone(if args.wait { "--wait" } else { "--watch" })?;
+    }
     let name = args.name.as_deref().unwrap_or_default();
     let mut status = operator.status(name, Duration::ZERO).await?;
     if args.watch {

@@ -3,12 +3,16 @@
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use trawl_proto::v1::{WhyCrawl, WhyReply, WhyRequest};
-use trawl_shared::{outcome::Class, units::Size, untrusted::Untrusted};
+use trawl_shared::{
+    outcome::Class,
+    units::{Size, Span},
+    untrusted::Untrusted,
+};
 
-use super::{Operator, about, exactly};
+use super::{Operator, WhomArgs, about, exactly};
 use crate::{
-    connect::MasterArgs,
     exit::{Exit, Failure},
     render::{self, counted},
     tables::json_text,
@@ -24,20 +28,41 @@ pub(crate) struct WhyArgs {
     #[arg(long, value_name = "NAME")]
     crawl: Option<String>,
 
+    /// How long to look through the stored pages of a crawl that did not take the URL in, for
+    /// one that leads to it; 3s at least
+    #[arg(long, value_name = "DURATION", default_value = "3s")]
+    search: Span,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
-    master: MasterArgs,
+    pub(super) whom: WhomArgs,
 }
 
 /// Tells what is known of a URL.
-pub(super) async fn why(args: &WhyArgs) -> Result<Exit, Failure> {
-    let operator = Operator::new(&args.master)?;
-    let request =
-        WhyRequest { url: args.url.clone(), crawl: args.crawl.clone().unwrap_or_default() };
-    let reply = operator.ask(async |mut it| it.why(request).await).await?;
+pub(super) async fn why(operator: &Operator, args: &WhyArgs) -> Result<Exit, Failure> {
+    let search_until = Instant::now() + args.search.duration();
+    let request = WhyRequest {
+        url: args.url.clone(),
+        crawl: args.crawl.clone().unwrap_or_default(),
+        search_from: None,
+    };
+    let mut reply = operator.ask(async |mut it| it.why(request).await).await?;
+    for crawl in &mut reply.crawls {
+        // What is not looked through in one call is in further ones.
+        while crawl.search_next.is_some() && Instant::now() < search_until {
+            let request = WhyRequest {
+                url: args.url.clone(),
+                crawl: crawl.crawl.clone(),
+                search_from: crawl.search_next,
+            };
+            let further = operator.ask(async |mut it| it.why(request).await).await?;
+            let Some(further) = further.crawls.into_iter().next() else { break };
+            *crawl = further;
+        }
+    }
     let text = if args.json { json_text(&as_json(&reply)) } else { as_text(&reply, &args.url) };
     render::print(&text)?;
     Ok(Exit::Done)

@@ -168,12 +168,16 @@ impl v1::control_server::Control for ControlApi {
     }
 
     async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {
-        let WhyRequest { url, crawl } = request.into_inner();
+        let WhyRequest { url, crawl, search_from } = request.into_inner();
+        if search_from.is_some() && crawl.is_empty() {
+            let message = "a search that goes on needs the name of its crawl";
+            return Err(Status::invalid_argument(message));
+        }
         let url = checked_url("URL", &url)?;
         let mut crawls = Vec::new();
         let search_until = Instant::now() + source::SEARCH_MAX;
         for view in self.crawls.why(some(crawl), url.clone()).await?? {
-            crawls.push(why::told(&self.crawls, &url, view, search_until).await?);
+            crawls.push(why::told(&self.crawls, &url, view, search_from, search_until).await?);
         }
         Ok(Response::new(WhyReply { canonical: url.as_str().to_owned(), crawls }))
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::{sync::Semaphore, task::spawn_blocking, time::Instant};
+use trawl_proto::v1::SearchPoint;
 use trawl_shared::{page::PageMeta, url::CrawlUrl};
 
 use crate::{
@@ -11,11 +12,25 @@ use crate::{
     pages::{CrawlPages, ReadError, Scan},
 };
 
-/// How long one question may look through pages, in all crawls that it is about.
+/// How long one question may look through pages, in all crawls that it is about. Another one
+/// may go on where it ended.
 pub(super) const SEARCH_MAX: Duration = Duration::from_secs(3);
 
 /// One search at a time, so that questions leave the machine to the crawl.
 static SEARCHING: Semaphore = Semaphore::const_new(1);
+
+/// A search for the page that leads to a URL.
+#[derive(Debug)]
+pub(super) struct Search {
+    /// The URL under the crawl's rules of canonical form.
+    pub(super) url: CrawlUrl,
+    /// How far the crawl goes.
+    pub(super) reach: Reach,
+    /// Where it goes on; none for the beginning.
+    pub(super) from: Option<SearchPoint>,
+    /// When it ends.
+    pub(super) until: Instant,
+}
 
 /// What was found of a URL.
 #[derive(Debug, Default)]
@@ -24,22 +39,18 @@ pub(super) struct Source {
     pub(super) via: String,
     /// Why it was not taken in, in one sentence.
     pub(super) reason: String,
+    /// Where to go on, if pages are left to look at.
+    pub(super) next: Option<SearchPoint>,
 }
 
-/// Looks for the page that leads to a URL of a crawl that reaches so far, in the order in
-/// which pages were stored, `until` then.
-pub(super) async fn find(
-    pages: &CrawlPages,
-    url: &CrawlUrl,
-    reach: Reach,
-    until: Instant,
-) -> Source {
-    let (pages, url) = (pages.clone(), url.clone());
+/// Looks through the pages of a crawl, in the order in which they were stored.
+pub(super) async fn find(pages: &CrawlPages, search: Search) -> Source {
+    let pages = pages.clone();
     // It is never closed.
     let Ok(turn) = SEARCHING.acquire().await else { return Source::default() };
     let searched = spawn_blocking(move || {
         let _turn = turn;
-        search(&pages, url.as_str(), reach, until)
+        look_through(&pages, &search)
     });
     match searched.await {
         Ok(Ok(source)) => source,
@@ -57,68 +68,99 @@ pub(super) async fn find(
     }
 }
 
-fn search(
-    pages: &CrawlPages,
-    url: &str,
-    reach: Reach,
-    until: Instant,
-) -> Result<Source, ReadError> {
+fn look_through(pages: &CrawlPages, search: &Search) -> Result<Source, ReadError> {
     let Ok(segments) = pages.segments() else { return Ok(Source::default()) };
     let mut scan = Scan::new(segments, pages.committed);
     let mut looked_at = 0_u64;
-    while let Some(page) = scan.next_page()? {
-        looked_at += 1;
-        if str::from_utf8(page.metadata.block).is_ok_and(|meta| meta.contains(url))
-            && let Ok(meta) = page.meta()
-            && let Some(reason) = refusal(&meta, url, reach)
-        {
-            return Ok(Source { via: meta.url, reason });
-        }
-        if Instant::now() >= until {
+    if let Some(from) = &search.from {
+        scan.go_to(from.segment, from.offset)?;
+        looked_at = from.pages;
+    }
+    loop {
+        if Instant::now() >= search.until {
             let reason = format!(
                 "none of the first {looked_at} pages leads to this very URL; no more were looked at"
             );
-            return Ok(Source { reason, ..Source::default() });
+            let (segment, offset) = scan.at();
+            let next = SearchPoint { segment, offset, pages: looked_at };
+            return Ok(Source { reason, next: Some(next), ..Source::default() });
+        }
+        let Some(page) = scan.next_page()? else { break };
+        looked_at += 1;
+        if search.may_be_in(page.metadata.block)
+            && let Ok(meta) = page.meta()
+            && let Some(reason) = search.refusal(&meta)
+        {
+            return Ok(Source { via: meta.url, reason, next: None });
         }
     }
     let reason = "no page that was fetched leads to this very URL".to_owned();
     Ok(Source { reason, ..Source::default() })
 }
 
-/// Why a URL was not taken in that the page leads to; none if it does not lead there.
-fn refusal(meta: &PageMeta, url: &str, reach: Reach) -> Option<String> {
-    let is_redirect = meta.location.as_deref() == Some(url);
-    let link = meta.outlinks.iter().find(|link| link.url == url);
-    if !is_redirect && link.is_none() {
-        return None;
+impl Search {
+    /// Whether a page's metadata need be read: whether the URL is in its bytes, or links
+    /// that the crawl takes for it may be.
+    fn may_be_in(&self, metadata: &[u8]) -> bool {
+        !self.reach.canon.is_empty()
+            || str::from_utf8(metadata).is_ok_and(|meta| meta.contains(self.url.as_str()))
     }
-    let (depth, hops) = (meta.depth + 1, meta.hops + 1);
-    Some(if link.is_some_and(|link| link.nofollow) {
-        "a page leads to it, and asks not to follow that link".to_owned()
-    } else if let Some(most) = reach.depth
-        && depth > most
-    {
-        format!("it is {depth} links from a seed, and the crawl goes as deep as {most}")
-    } else if is_redirect && hops > reach.redirects {
-        format!("{hops} redirects in a row lead to it, and the crawl follows {}", reach.redirects)
-    } else {
-        "a page leads to it, and it was not taken in".to_owned()
-    })
+
+    /// Whether the crawl takes another URL for this one.
+    fn is_it(&self, other: &str) -> bool {
+        let canon = &self.reach.canon;
+        other == self.url.as_str()
+            || !canon.is_empty()
+                && CrawlUrl::parse(other).is_ok_and(|other| *canon.of(&other) == self.url)
+    }
+
+    /// Why the URL was not taken in that the page leads to; none if it does not lead there.
+    fn refusal(&self, meta: &PageMeta) -> Option<String> {
+        let is_redirect = meta.location.as_deref().is_some_and(|to| self.is_it(to));
+        let link = meta.outlinks.iter().find(|link| self.is_it(&link.url));
+        if !is_redirect && link.is_none() {
+            return None;
+        }
+        let reach = &self.reach;
+        let (depth, hops) = (meta.depth + 1, meta.hops + 1);
+        Some(if link.is_some_and(|link| link.nofollow) {
+            "a page leads to it, and asks not to follow that link".to_owned()
+        } else if let Some(most) = reach.depth
+            && depth > most
+        {
+            format!("it is {depth} links from a seed, and the crawl goes as deep as {most}")
+        } else if is_redirect && hops > reach.redirects {
+            let most = reach.redirects;
+            format!("{hops} redirects in a row lead to it, and the crawl follows {most}")
+        } else {
+            "a page leads to it, and it was not taken in".to_owned()
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use trawl_shared::{page::Outlink, spec::LinkKind};
+    use trawl_shared::{
+        canon::{Canon, CanonRule},
+        page::Outlink,
+        spec::LinkKind,
+    };
 
     use super::*;
 
-    #[test]
-    fn a_link_that_was_not_taken_in_says_why() {
+    fn search(url: &str, rules: &[CanonRule]) -> Search {
+        let canon = Canon::new(rules, &[]).unwrap();
+        let reach = Reach { depth: Some(2), redirects: 5, canon };
+        Search { url: url.parse().unwrap(), reach, from: None, until: Instant::now() }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_was_not_taken_in_says_why() {
         let url = "http://a.example/x";
-        let reach = Reach { depth: Some(2), redirects: 5 };
+        let search = search(url, &[]);
         let link = Outlink::new(url.to_owned(), LinkKind::A);
         let page = |depth| PageMeta { depth, outlinks: vec![link.clone()], ..PageMeta::default() };
-        let because = |meta: &PageMeta| refusal(meta, url, reach).unwrap_or_default();
+        let because = |meta: &PageMeta| search.refusal(meta).unwrap_or_default();
         assert_eq!(because(&page(2)), "it is 3 links from a seed, and the crawl goes as deep as 2");
         let mut meta = page(1);
         meta.outlinks[0].nofollow = true;
@@ -126,6 +168,16 @@ mod tests {
         assert_eq!(because(&page(1)), "a page leads to it, and it was not taken in");
         let meta = PageMeta { hops: 5, location: Some(url.to_owned()), ..PageMeta::default() };
         assert_eq!(because(&meta), "6 redirects in a row lead to it, and the crawl follows 5");
-        assert_eq!(refusal(&PageMeta::default(), url, reach), None);
+        assert_eq!(search.refusal(&PageMeta::default()), None);
+    }
+
+    #[tokio::test]
+    async fn a_link_is_found_in_whatever_form_the_crawl_takes_for_the_url() {
+        let link = Outlink::new("http://a.example/x?utm_source=y".to_owned(), LinkKind::A);
+        let page = PageMeta { depth: 1, outlinks: vec![link], ..PageMeta::default() };
+        let found = |rules: &[CanonRule]| search("http://a.example/x", rules).refusal(&page);
+        assert_eq!(found(&[]), None);
+        assert!(found(&[CanonRule::Tracking]).is_some());
+        assert!(search("http://a.example/x", &[CanonRule::Tracking]).may_be_in(b"{}"));
     }
 }

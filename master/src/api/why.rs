@@ -3,7 +3,7 @@
 
 use tokio::{task::spawn_blocking, time::Instant};
 use tonic::Status;
-use trawl_proto::v1::{self, WhyCrawl};
+use trawl_proto::v1::{self, SearchPoint, WhyCrawl};
 use trawl_shared::{
     clock::wall_now,
     outcome::Class,
@@ -13,7 +13,11 @@ use trawl_shared::{
     warc::sha1_base32,
 };
 
-use super::{host::robots_text, millis, source};
+use super::{
+    host::robots_text,
+    millis,
+    source::{self, Search},
+};
 use crate::{
     crawl::{AccountView, Crawls},
     frontier::{State, Via},
@@ -21,11 +25,13 @@ use crate::{
     store::rows::TryRow,
 };
 
-/// One crawl's account of a URL as a message. Pages are searched for it until then.
+/// One crawl's account of a URL as a message. Pages are searched for it, from there on and
+/// until then.
 pub(super) async fn told(
     crawls: &Crawls,
     url: &CrawlUrl,
     view: AccountView,
+    search_from: Option<SearchPoint>,
     search_until: Instant,
 ) -> Result<WhyCrawl, Status> {
     let AccountView { account, due, lease_left, pages } = view;
@@ -50,8 +56,15 @@ pub(super) async fn told(
     match account.state {
         State::Unknown => {
             told.state = "unknown".into();
-            let source = source::find(&pages, &canonical, account.reach, search_until).await;
+            let search = Search {
+                url: canonical,
+                reach: account.reach,
+                from: search_from,
+                until: search_until,
+            };
+            let source = source::find(&pages, search).await;
             told.via = source.via;
+            told.search_next = source.next;
             if told.reason.is_empty() {
                 told.reason = source.reason;
             }

@@ -15,7 +15,7 @@ use crate::{
         Batch,
         keys::{self, HostRef, Slot},
         rows::{
-            CrawlRow, EndedRow, FetchedRow, Finish, GateRow, HostRow, LeaseRow, MetaRow,
+            CrawlRow, DomainRow, EndedRow, FetchedRow, Finish, GateRow, HostRow, LeaseRow, MetaRow,
             PatternRow, QueueRow, RobotsRow, TryRow, UrlRow, UrlState, Wish,
         },
     },
@@ -89,6 +89,14 @@ pub(super) enum Words {
         delay_ms: u64,
         queued: u64,
         pages: u64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_counted: bool,
+    },
+    Domain {
+        crawl: u32,
+        domain: Hex,
+        hosts: u64,
+        alike: u64,
     },
     Queue {
         crawl: u32,
@@ -345,10 +353,20 @@ impl Words {
                 let key = keys::digest(*crawl, sha1.0.as_slice().try_into().ok()?);
                 Some((key, Some(page.bytes()?)))
             }
-            Self::Host { crawl, host, key, delay_ms, queued, pages } => row(
+            Self::Host { crawl, host, key, delay_ms, queued, pages, is_counted } => row(
                 keys::host(HostRef { crawl: *crawl, host: *host }),
-                &HostRow { key: key.clone(), delay_ms: *delay_ms, queued: *queued, pages: *pages },
+                &HostRow {
+                    key: key.clone(),
+                    delay_ms: *delay_ms,
+                    queued: *queued,
+                    pages: *pages,
+                    is_counted: *is_counted,
+                },
             ),
+            Self::Domain { crawl, domain, hosts, alike } => {
+                let domain = u64::from_be_bytes(domain.0.as_slice().try_into().ok()?);
+                row(keys::domain(*crawl, domain), &DomainRow { hosts: *hosts, alike: *alike })
+            }
             Self::Queue {
                 crawl,
                 host,
@@ -419,6 +437,7 @@ impl Words {
             Self::HostNumber { .. } => "host_number",
             Self::Gate(_) => "gate",
             Self::Host { .. } => "host",
+            Self::Domain { .. } => "domain",
             Self::Robots { .. } => "robots",
             Self::RobotsPart { .. } => "robots part",
             Self::Digest { .. } => "digest",
@@ -495,8 +514,14 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
         }
         b'O' => {
             let HostRef { crawl, host } = keys::host_of(key)?;
-            let HostRow { key, delay_ms, queued, pages } = HostRow::decode(value).ok()?;
-            Words::Host { crawl, host, key, delay_ms, queued, pages }
+            let HostRow { key, delay_ms, queued, pages, is_counted } =
+                HostRow::decode(value).ok()?;
+            Words::Host { crawl, host, key, delay_ms, queued, pages, is_counted }
+        }
+        b'N' => {
+            let (crawl, domain) = keys::domain_of(key)?;
+            let DomainRow { hosts, alike } = DomainRow::decode(value).ok()?;
+            Words::Domain { crawl, domain: Hex(domain.to_be_bytes().to_vec()), hosts, alike }
         }
         b'Q' => {
             let HostRef { crawl, host } = keys::host_of(key)?;

@@ -299,7 +299,11 @@ impl<S: Store> Frontier<S> {
             let hops = offer.hops;
             let candidate =
                 Candidate { url: &url, id, depth, hops, off_site, via, via_host, is_seed: false };
-            match trap::caught(&url, &spec.traps) {
+            let caught = match trap::caught(&url, &spec.traps) {
+                None => self.too_many_hosts(number, &url)?,
+                caught => caught,
+            };
+            match caught {
                 Some(caught) => self.catch(number, &candidate, caught)?,
                 None => {
                     self.take_in(number, &candidate)?;
@@ -342,6 +346,7 @@ impl<S: Store> Frontier<S> {
         let host = self.host_or_new(at, new.url.host_key_str())?;
         host.row.queued += 1;
         self.touched.insert(at);
+        self.count_host(at)?;
         self.wake(at, Moment(0));
         Ok(true)
     }

@@ -74,7 +74,8 @@ impl Groups {
     }
 }
 
-fn id_of(kind: &str, name: &[u8]) -> GroupId {
+/// A number for a name: that of the same name of another kind is another one.
+pub(super) fn id_of(kind: &str, name: &[u8]) -> u64 {
     let digest = Sha1::new().chain_update(kind).chain_update([b' ']).chain_update(name).finalize();
     digest.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
 }

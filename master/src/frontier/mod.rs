@@ -5,18 +5,19 @@
 //! changes; [`Frontier::commit`] writes all of them as one batch, together with
 //! the counts that they change, so that the counts are exact at any crash.
 //!
-//! In reading order: `admit` takes URLs in, `traps` says which are not worth it, `gate`
-//! when a host may be visited, `group` how many hosts of one address, `robots` keeps what
+//! In reading order: `admit` takes URLs in, `traps` says which are not worth it, `domains`
+//! which hosts are not, `gate` when a host may be visited, `group` how many hosts of one address, `robots` keeps what
 //! hosts allow, `schedule` lends due hosts' URLs to workers, `lease` takes them back,
 //! `report` ends them; `steer`, `hosts` and `quarantine` are for people to step in, `status` and
 //! `why` tell them how things stand, `walk` hands out all of it.
 //!
 //! In memory are only hosts that have something queued or lent, and leases; both
 //! are rebuilt from the store by [`Frontier::open`]. `patterns` remembers of other hosts,
-//! as far as there is room, what their last pages said.
+//! and of domains, as far as there is room, what their last pages said.
 
 mod admit;
 mod changes;
+mod domains;
 mod gate;
 mod group;
 mod hosts;
@@ -56,7 +57,13 @@ pub use self::{
     walk::Piece,
     why::{Account, Holder, Reach, State, Via},
 };
-use self::{changes::Changes, gate::Gate, group::Groups, patterns::HostPatterns, walk::Walk};
+use self::{
+    changes::Changes,
+    gate::Gate,
+    group::Groups,
+    patterns::{LastUsed, Patterns, Prints},
+    walk::Walk,
+};
 use crate::{
     pages::Committed,
     store::{
@@ -108,7 +115,7 @@ pub struct Limits {
     /// Host numbers kept in memory, about 100 bytes each.
     pub known_hosts: usize,
     /// Hosts whose counts of patterns and last pages' fingerprints are kept in memory, up
-    /// to twice as many, about 250 bytes each.
+    /// to twice as many, about 250 bytes each; and domains whose hosts' first pages' are.
     pub pattern_hosts: usize,
 }
 
@@ -161,7 +168,9 @@ pub struct Frontier<S> {
     /// Hosts that have changed since the last commit.
     touched: BTreeSet<HostRef>,
     host_numbers: HashMap<String, u32>,
-    patterns: HostPatterns,
+    patterns: LastUsed<HostRef, Patterns>,
+    /// First pages of a crawl's domains.
+    domains: LastUsed<(u32, u64), Prints>,
     known: Known,
     leases: HashMap<Token, Lease>,
     deadlines: BTreeSet<(Moment, Token)>,
@@ -259,7 +268,8 @@ impl<S: Store> Frontier<S> {
             groups: Groups::opened_at(now),
             touched: BTreeSet::new(),
             host_numbers: HashMap::new(),
-            patterns: HostPatterns::new(limits.pattern_hosts),
+            patterns: LastUsed::new(limits.pattern_hosts),
+            domains: LastUsed::new(limits.pattern_hosts),
             known: Known::new(limits.known_urls),
             leases: HashMap::new(),
             deadlines: BTreeSet::new(),

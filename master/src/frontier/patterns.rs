@@ -1,14 +1,15 @@
-//! What is known in memory of the patterns of hosts. It outlives the hosts themselves,
-//! which leave as soon as nothing of them waits: a web that leads from host to host would
-//! else seem new on every page.
+//! What is known in memory of hosts and domains that traps are looked for in. It outlives
+//! the hosts themselves, which leave as soon as nothing of them waits: a web that leads from
+//! host to host would else seem new on every page.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+};
 
 use trawl_shared::trap;
 
-use crate::store::keys::HostRef;
-
-/// Fingerprints of a host's last pages that a page is compared with.
+/// Fingerprints of the last pages that a page is compared with.
 const PRINTS: usize = 16;
 
 /// What is known of a host's patterns.
@@ -16,11 +17,15 @@ const PRINTS: usize = 16;
 pub(super) struct Patterns {
     /// Rows of the store; none as long as nobody has counted them.
     pub(super) count: Option<usize>,
-    /// Fingerprints of its last pages, the newest last.
-    prints: VecDeque<u64>,
+    /// Its last pages.
+    pub(super) prints: Prints,
 }
 
-impl Patterns {
+/// Fingerprints of the last pages, the newest last.
+#[derive(Default)]
+pub(super) struct Prints(VecDeque<u64>);
+
+impl Prints {
     /// Whether a page of this fingerprint brings something new, compared with the last
     /// ones; from now on it is one of them.
     pub(super) fn is_new(&mut self, print: Option<u64>) -> bool {
@@ -28,37 +33,37 @@ impl Patterns {
         if print == trap::THIN {
             return false;
         }
-        let is_new = !self.prints.iter().any(|other| trap::are_alike(*other, print));
-        if self.prints.len() == PRINTS {
-            self.prints.pop_front();
+        let is_new = !self.0.iter().any(|other| trap::are_alike(*other, print));
+        if self.0.len() == PRINTS {
+            self.0.pop_front();
         }
-        self.prints.push_back(print);
+        self.0.push_back(print);
         is_new
     }
 }
 
-/// The patterns of the hosts that were in use last. Those of at least so many are kept as
-/// it was made for, and of twice as many at most.
-pub(super) struct HostPatterns {
+/// What was in use last: of at least so many as it was made for, and of twice as many at
+/// most.
+pub(super) struct LastUsed<K, V> {
     most: usize,
-    young: HashMap<HostRef, Patterns>,
+    young: HashMap<K, V>,
     /// Not asked for since the young ones were none.
-    old: HashMap<HostRef, Patterns>,
+    old: HashMap<K, V>,
 }
 
-impl HostPatterns {
-    /// For the patterns of so many hosts.
+impl<K: Eq + Hash, V: Default> LastUsed<K, V> {
+    /// For so many.
     pub(super) fn new(most: usize) -> Self {
         Self { most, young: HashMap::new(), old: HashMap::new() }
     }
 
-    /// What is known of a host.
-    pub(super) fn of(&mut self, at: HostRef) -> &mut Patterns {
-        if self.young.len() >= self.most && !self.young.contains_key(&at) {
+    /// What is known of one.
+    pub(super) fn of(&mut self, key: K) -> &mut V {
+        if self.young.len() >= self.most && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
-        let old = &mut self.old;
-        self.young.entry(at).or_insert_with(|| old.remove(&at).unwrap_or_default())
+        let old = self.old.remove(&key);
+        self.young.entry(key).or_insert_with(|| old.unwrap_or_default())
     }
 }
 
@@ -68,13 +73,12 @@ mod tests {
 
     #[test]
     fn what_was_in_use_last_is_kept_and_no_more_than_twice_the_limit() {
-        let mut patterns = HostPatterns::new(2);
-        let at = |host| HostRef { crawl: 1, host };
-        for host in 0..100 {
-            patterns.of(at(host)).count = Some(1);
-            assert_eq!(patterns.of(at(0)).count, Some(1), "it is asked for all the time");
-            assert!(patterns.young.len() + patterns.old.len() <= 4);
+        let mut used = LastUsed::new(2);
+        for key in 0..100 {
+            *used.of(key) = Some(1);
+            assert_eq!(*used.of(0), Some(1), "it is asked for all the time");
+            assert!(used.young.len() + used.old.len() <= 4);
         }
-        assert_eq!(patterns.of(at(1)).count, None);
+        assert_eq!(*used.of(1), None);
     }
 }

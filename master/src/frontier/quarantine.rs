@@ -151,6 +151,7 @@ impl<S: Store> Frontier<S> {
         let state = UrlState::Pending(slot.encode().to_vec());
         self.changes.put(keys::url(at, id), &UrlRow { state: Some(state) });
         self.load_host(at)?;
+        self.count_host(at)?;
         self.requeue(at);
         self.wake(at, Moment(0));
         let wish = self.crawls.get(&at.crawl).map(|crawl| crawl.row.wish);

@@ -6,7 +6,7 @@
 //! budget says, and no more. What is caught goes to quarantine.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -240,14 +240,18 @@ impl<S: Store> Frontier<S> {
             return Ok(());
         }
         let url = format!("{}{path}", host.row.key);
-        let is_new = self.patterns.of(at).is_new(print);
+        let is_new = self.patterns.of(at).prints.is_new(print);
         let spec = Arc::clone(&crawl.spec);
+        let is_first = host.row.pages == 0 && class == Class::Ok;
         let budget = crawl.rules.budget(&url).filter(|_| class.is_page());
         let budget = budget.map(|budget| budget.key);
         let template = match CrawlUrl::parse(&url) {
             Ok(url) if crawl.spec.traps.enabled => Template::of(&url),
             _ => None,
         };
+        if is_first && spec.traps.enabled {
+            self.count_first_page(at, print)?;
+        }
         if let Some(key) = budget {
             self.change_pattern(at, key, |row| row.pages += 1)?;
         }
@@ -402,6 +406,9 @@ impl<S: Store> Frontier<S> {
             let what = what_counts(&template, key);
             budgets.push(format!("{spent} of {budget} pages of {what} are fetched"));
             caught = caught.or_else(|| over(&template, key, &counted, traps));
+        }
+        if caught.is_none() {
+            caught = self.too_many_hosts(at.crawl, url)?;
         }
         Ok((budgets, caught))
     }

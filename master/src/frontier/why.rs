@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use trawl_shared::{
-    canon::Canonical,
+    canon::{Canon, Canonical},
     lease::Token,
     outcome::Class,
     spec::RobotsPolicy,
@@ -56,13 +56,15 @@ pub struct Account {
     pub reach: Reach,
 }
 
-/// How far a crawl goes from its seeds.
-#[derive(Clone, Copy, Debug)]
+/// How far a crawl goes from its seeds, and what it takes for the same URL.
+#[derive(Clone, Debug)]
 pub struct Reach {
     /// Links from a seed at most; none for any.
     pub depth: Option<u32>,
     /// Redirects in a row at most.
     pub redirects: u32,
+    /// The rules of canonical form that it has chosen.
+    pub canon: Canon,
 }
 
 /// Where a URL stands.
@@ -231,7 +233,11 @@ impl<S: Store> Frontier<S> {
                 .filter(|(row, _)| row.fetched_at > 0)
                 .map(|(row, text)| (row.fetched_at, text)),
             product_token: crawl.spec.product_token().to_owned(),
-            reach: Reach { depth: crawl.spec.depth, redirects: crawl.spec.redirects },
+            reach: Reach {
+                depth: crawl.spec.depth,
+                redirects: crawl.spec.redirects,
+                canon: crawl.canon.clone(),
+            },
         })
     }
 

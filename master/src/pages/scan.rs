@@ -7,7 +7,7 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::{BufRead, BufReader, Read, Take},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Take},
     path::PathBuf,
 };
 
@@ -74,6 +74,26 @@ impl Scan {
         }
     }
 
+    /// Goes on elsewhere: at a place where a page begins, or a segment ends. A place that is
+    /// none is found when the next page is read.
+    ///
+    /// # Errors
+    /// If the segment cannot be read.
+    pub fn go_to(&mut self, segment: u32, offset: u64) -> Result<(), ReadError> {
+        let is_there = (1..=self.committed.segment).contains(&segment);
+        (self.reader, self.next) = (None, segment.max(1));
+        if is_there {
+            self.reader = Some(Reader::open(&self.segments, segment, offset, self.committed)?);
+            self.next = segment.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Where it is: segment and byte, to go on there later.
+    pub fn at(&self) -> (u32, u64) {
+        self.reader.as_ref().map_or((self.next, 0), |reader| (reader.number, reader.offset))
+    }
+
     /// The next page; none after the last one.
     ///
     /// # Errors
@@ -121,7 +141,7 @@ impl Scan {
                 self.reader = None;
                 return Ok(false);
             }
-            self.reader = Some(Reader::open(&self.segments, self.next, self.committed)?);
+            self.reader = Some(Reader::open(&self.segments, self.next, 0, self.committed)?);
             self.next += 1;
         }
     }
@@ -177,11 +197,21 @@ impl<'a> ScannedPage<'a> {
 }
 
 impl Reader {
-    fn open(segments: &Segments, number: u32, committed: Committed) -> Result<Self, ReadError> {
+    /// At a byte of a segment, or its end if it has fewer.
+    fn open(
+        segments: &Segments,
+        number: u32,
+        offset: u64,
+        committed: Committed,
+    ) -> Result<Self, ReadError> {
         let path = segments.path(number);
-        let (file, bytes) = segments.open(number, committed)?;
-        let file = BufReader::with_capacity(BUFFER_BYTES, file.take(bytes));
-        Ok(Self { number, path, file, offset: 0, bytes })
+        let (mut file, bytes) = segments.open(number, committed)?;
+        let offset = offset.min(bytes);
+        if let Err(error) = file.seek(SeekFrom::Start(offset)) {
+            return Err(RecordError::Io(error).at(&path, offset));
+        }
+        let file = BufReader::with_capacity(BUFFER_BYTES, file.take(bytes - offset));
+        Ok(Self { number, path, file, offset, bytes })
     }
 
     fn is_at_end(&mut self) -> Result<bool, ReadError> {

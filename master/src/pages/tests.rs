@@ -115,6 +115,18 @@ fn scanned(store: &PageStore) -> Vec<(String, Place)> {
     pages
 }
 
+/// The same, in passes of one page each.
+fn scanned_piece_by_piece(store: &PageStore) -> Vec<(String, Place)> {
+    let (mut pages, mut at) = (Vec::new(), (1, 0));
+    loop {
+        let mut scan = Scan::new(store.segments().clone(), store.committed());
+        scan.go_to(at.0, at.1).unwrap();
+        let Some(page) = scan.next_page().unwrap() else { return pages };
+        pages.push((page.meta().unwrap().url, page.place));
+        at = scan.at();
+    }
+}
+
 fn urls_and_places(samples: &[Sample], places: &[Place]) -> Vec<(String, Place)> {
     samples.iter().map(|s| s.meta.url.clone()).zip(places.iter().copied()).collect()
 }
@@ -171,6 +183,7 @@ fn a_scan_sees_every_page_in_order_across_segments() {
     let (store, places) = stored(dir.path(), &samples, Size::bytes(4_000));
     assert!(store.committed().segment > 3, "{:?}", store.committed());
     assert_eq!(scanned(&store), urls_and_places(&samples, &places));
+    assert_eq!(scanned_piece_by_piece(&store), urls_and_places(&samples, &places));
     for (number, bytes) in store.segments().list().unwrap() {
         assert!(bytes <= 4_000, "segment {number} has {bytes} bytes");
     }
@@ -246,6 +259,7 @@ fn nothing_committed_is_an_empty_store() {
     assert!(files(&dir).is_empty());
     assert_eq!(store.sync().unwrap(), Committed::default());
     assert!(scanned(&store).is_empty());
+    assert!(scanned_piece_by_piece(&store).is_empty());
 }
 
 #[test]

@@ -19,8 +19,8 @@ use crate::{
         Store, StoreError,
         keys::{self, HostRef, Slot},
         rows::{
-            CrawlRow, EndedRow, Finish, HostRow, LeaseRow, MetaRow, PatternRow, QueueRow, UrlRow,
-            UrlState, decode,
+            CrawlRow, DomainRow, EndedRow, Finish, HostRow, LeaseRow, MetaRow, PatternRow,
+            QueueRow, UrlRow, UrlState, decode,
         },
     },
 };
@@ -58,7 +58,12 @@ impl<S: Store> Repair<S> {
             }
             self.flush()?;
         }
-        self.mend_patterns()?;
+        self.drop_unread((b"T", b"U"), |key, value| {
+            keys::pattern_of(key).is_some() && decode::<PatternRow>(value).is_ok()
+        })?;
+        self.drop_unread((b"N", b"O"), |key, value| {
+            keys::domain_of(key).is_some() && decode::<DomainRow>(value).is_ok()
+        })?;
         self.mend_leases(&mut lent)?;
         for (number, row) in self.crawls()? {
             let mut count = Count { next_seq: row.next_seq, ..Count::default() };
@@ -252,16 +257,20 @@ impl<S: Store> Repair<S> {
         Ok(true)
     }
 
-    /// Drops what cannot be read of the patterns: they count anew.
-    fn mend_patterns(&mut self) -> Result<(), StoreError> {
-        let range = (b"T".to_vec(), b"U".to_vec());
+    /// Drops what cannot be read of a table whose rows only count: they count anew.
+    fn drop_unread(
+        &mut self,
+        (from, to): (&[u8], &[u8]),
+        is_read: impl Fn(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let range = (from.to_vec(), to.to_vec());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let rows = self.some_rows(&range, after.as_deref())?;
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for (key, value) in rows {
-                if keys::pattern_of(&key).is_none() || decode::<PatternRow>(&value).is_err() {
+                if !is_read(&key, &value) {
                     self.set(key, None)?;
                     self.done.rows_mended += 1;
                 }

@@ -12,6 +12,7 @@
 //! | `H` host numbers | host key as text | host 4 |
 //! | `L` leases | token 8 | [`LeaseRow`](super::rows::LeaseRow) |
 //! | `M` the master itself | – | [`MetaRow`](super::rows::MetaRow) |
+//! | `N` domains of a crawl's hosts | crawl 4, domain 8 | [`DomainRow`](super::rows::DomainRow) |
 //! | `O` hosts of a crawl | crawl 4, host 4 | [`HostRow`](super::rows::HostRow) |
 //! | `Q` queues | crawl 4, host 4, [`Slot`] 14 | [`QueueRow`](super::rows::QueueRow) |
 //! | `R` robots.txt | host 4; for the text: host 4, part 2 | [`RobotsRow`](super::rows::RobotsRow); a part of the text |
@@ -177,6 +178,17 @@ pub fn lease_token(key: &[u8]) -> Option<Token> {
     Some(Token(u64::from_be_bytes(key.get(1..)?.try_into().ok()?)))
 }
 
+/// What was counted of a domain's hosts. It goes by a hash of its name.
+pub fn domain(crawl: u32, domain: u64) -> Vec<u8> {
+    [b"N", &crawl.to_be_bytes()[..], &domain.to_be_bytes()].concat()
+}
+
+/// The crawl and the domain of a domain's key.
+pub fn domain_of(key: &[u8]) -> Option<(u32, u64)> {
+    let (crawl, domain) = key.get(1..)?.split_at_checked(4)?;
+    Some((u32::from_be_bytes(crawl.try_into().ok()?), u64::from_be_bytes(domain.try_into().ok()?)))
+}
+
 /// A host's row.
 pub fn host(at: HostRef) -> Vec<u8> {
     in_host(b'O', at, &[])
@@ -308,6 +320,11 @@ mod tests {
             let (from, to) = patterns(at);
             prop_assert!(from <= key && key < to);
             prop_assert_eq!(pattern_of(&key), Some((at, number)));
+        }
+
+        #[test]
+        fn a_domain_is_read_back_from_its_key(crawl: u32, number: u64) {
+            prop_assert_eq!(domain_of(&domain(crawl, number)), Some((crawl, number)));
         }
 
         #[test]

@@ -150,6 +150,20 @@ pub struct HostRow {
     /// Pages fetched.
     #[prost(uint64, tag = "5")]
     pub pages: u64,
+    /// Whether it counts among the hosts of its domain.
+    #[prost(bool, tag = "6")]
+    pub is_counted: bool,
+}
+
+/// The hosts of one registrable domain in a crawl.
+#[derive(Clone, PartialEq, Message)]
+pub struct DomainRow {
+    /// Hosts that URLs were taken in of.
+    #[prost(uint64, tag = "1")]
+    pub hosts: u64,
+    /// Hosts whose first page brought nothing new, less those whose did.
+    #[prost(uint64, tag = "2")]
+    pub alike: u64,
 }
 
 /// A host as all crawls share it. Moments are milliseconds of the master's clock.

@@ -22,8 +22,8 @@ use crate::{
         StoreError,
         keys::{self, HostRef, Slot},
         rows::{
-            CrawlRow, GateRow, HostRow, LeaseRow, MetaRow, PatternRow, QueueRow, RobotsRow, UrlRow,
-            UrlState, decode,
+            CrawlRow, DomainRow, GateRow, HostRow, LeaseRow, MetaRow, PatternRow, QueueRow,
+            RobotsRow, UrlRow, UrlState, decode,
         },
     },
 };
@@ -134,6 +134,10 @@ impl RowProof {
             Some(b'T') => {
                 keys::pattern_of(key).ok_or(Unread::Row)?;
                 decode::<PatternRow>(value)?;
+            }
+            Some(b'N') => {
+                keys::domain_of(key).ok_or(Unread::Row)?;
+                decode::<DomainRow>(value)?;
             }
             Some(b'D') => {
                 keys::page_of_ref(value).ok_or(Unread::Row)?;

@@ -14,7 +14,7 @@ use super::*;
 use crate::store::memory::MemoryStore;
 
 /// A fake site's answer: its links, and the fingerprint of its text.
-type Answer = (Vec<String>, Option<u64>);
+pub(in crate::frontier) type Answer = (Vec<String>, Option<u64>);
 
 fn lend(frontier: &mut Frontier<MemoryStore>, now: Moment) -> Vec<Batch> {
     let request = LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new(), crawl: None };
@@ -52,7 +52,10 @@ fn answer(
 }
 
 /// Crawls a site to its end, as far as that comes. Returns what was fetched, in order.
-fn crawl(frontier: &mut Frontier<MemoryStore>, site: &dyn Fn(&str) -> Answer) -> Vec<String> {
+pub(in crate::frontier) fn crawl(
+    frontier: &mut Frontier<MemoryStore>,
+    site: &dyn Fn(&str) -> Answer,
+) -> Vec<String> {
     let mut fetched = Vec::new();
     for round in 1..3_000 {
         let now = Moment(round * 10_000);
@@ -67,7 +70,7 @@ fn crawl(frontier: &mut Frontier<MemoryStore>, site: &dyn Fn(&str) -> Answer) ->
     panic!("the crawl does not end");
 }
 
-fn inmates(frontier: &Frontier<MemoryStore>) -> Vec<Quarantined> {
+pub(in crate::frontier) fn inmates(frontier: &Frontier<MemoryStore>) -> Vec<Quarantined> {
     frontier.quarantined(1, &[], 10_000).unwrap()
 }
 
@@ -84,7 +87,7 @@ fn endless(prefix: &'static str, print: impl Fn(u64) -> Option<u64>) -> impl Fn(
 }
 
 /// A fingerprint that no other number's is like.
-fn new_text(number: u64) -> Option<u64> {
+pub(in crate::frontier) fn new_text(number: u64) -> Option<u64> {
     Some((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
