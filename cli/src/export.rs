@@ -57,6 +57,11 @@ enum FormatOption {
 pub(crate) fn export(args: &ExportArgs) -> Result<Exit, Failure> {
     let crawl = args.source.crawl.as_deref();
     let format = Format::from(args.format);
+    if is_pipe(&args.out) && matches!(format, Format::Warc | Format::Bson) && render::is_seen() {
+        return Err(Failure::usage(format!(
+            "--out -: {format} is not for a terminal; send it to a program, or name a file"
+        )));
+    }
     let done = runtime()?.block_on(async {
         match args.source.open().await? {
             Source::Archive(archive) => from_archive(&archive, crawl, format, &args.out),

@@ -79,7 +79,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error).into(),
+    };
     let ended = trawl_shared::telemetry::start(cli.log_json).map_err(Failure::usage).and_then(
         |()| match cli.command {
             Command::Crawl(args) => crawl::run(*args),
@@ -107,6 +110,18 @@ fn main() -> ExitCode {
             failure.exit
         })
         .into()
+}
+
+/// What there is to say of a command line that asks for help, or is wrong. What was typed may
+/// come from anywhere, so that our own printing says it.
+fn not_parsed(error: &clap::Error) -> Exit {
+    if error.use_stderr() {
+        render::say(error.render().to_string().trim_end());
+        return Exit::Usage;
+    }
+    // Without a reader there is nothing to be done.
+    let _ = error.print();
+    Exit::Done
 }
 
 impl From<std::io::Error> for Failure {

@@ -2,11 +2,17 @@
 //! `TRAWL_LOG` (`warn` unless it says otherwise), as lines or as JSON.
 //!
 //! Whatever an event holds, a line of the log is one line and does nothing to a terminal: what
-//! hosts and workers send gets into errors, and at `trace` libraries quote it.
+//! hosts and workers send gets into errors, and at `trace` libraries quote it. So do panics,
+//! which are written the same way.
 
-use std::io::{self, Write};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, Write},
+    panic,
+};
 
 use log::Log;
+use serde_json::json;
 use tracing_log::LogTracer;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -21,7 +27,7 @@ pub const LOG_VARIABLE: &str = "TRAWL_LOG";
 const DEFAULT_FILTER: &str = "warn,hyper=off,hyper_util=off,h2=off,hickory_net=off,\
                               hickory_resolver=off,rustls=off,html5ever=off";
 
-/// Starts logging. `json` chooses one JSON object a line instead of text.
+/// Starts logging, of panics too. `json` chooses one JSON object a line instead of text.
 ///
 /// # Errors
 /// If the filter is not one, or logging has been started before.
@@ -45,7 +51,24 @@ pub fn start(json: bool) -> Result<(), String> {
     .map_err(|error| error.to_string())?;
     log::set_boxed_logger(Box::new(Bridge(LogTracer::new()))).map_err(|error| error.to_string())?;
     log::set_max_level(tracing_log::AsLog::as_log(&LevelFilter::current()));
+    panic::set_hook(Box::new(move |panic| {
+        let mut text = panic.to_string();
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            text += &format!("\n{trace}");
+        }
+        // Not as an event: the panic may be one of the logs' own.
+        let _ = Lines { json }.write_all(panic_event(&text, json).as_bytes());
+    }));
     Ok(())
+}
+
+/// A panic as it is written: whatever the filter is, since it is a defect.
+fn panic_event(text: &str, json: bool) -> String {
+    match json {
+        true => json!({"level": "ERROR", "fields": {"message": text}}).to_string(),
+        false => format!("ERROR {text}"),
+    }
 }
 
 /// What libraries log by the `log` crate, as events. Of sled no more than its warnings: it
@@ -107,6 +130,17 @@ mod tests {
         assert!(is_heard("sled::pagecache", log::Level::Warn));
         assert!(!is_heard("sled::pagecache", log::Level::Debug));
         assert!(!is_heard("sled", log::Level::Trace));
+    }
+
+    #[test]
+    fn a_panic_is_one_line_as_well() {
+        let text = "panicked at a.rs:1:1:\n`\x1b]52;c;x\u{202e}`";
+        let plain = line(panic_event(text, false).as_bytes(), false);
+        assert_eq!(plain, "ERROR panicked at a.rs:1:1:\\u{a}`\\u{1b}]52;c;x\\u{202e}`\n");
+        let json = line(panic_event(text, true).as_bytes(), true);
+        assert!(json.contains(r"\n`\u001b]52;c;x\u202e`"), "{json}");
+        let event: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(event["fields"]["message"], text);
     }
 
     #[test]

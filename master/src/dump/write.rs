@@ -6,6 +6,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
+use trawl_shared::untrusted::printable_json;
 
 use super::{Counts, End, EndLine, Head, Sums, words};
 use crate::{
@@ -78,7 +79,8 @@ impl<'a> Dumper<'a> {
     /// If the output takes no more.
     pub fn write(&mut self, rows: &Batch) -> Result<(), DumpError> {
         for words in words::of_batch(rows) {
-            self.line(&serde_json::to_string(&words)?)?;
+            // Some of it was said by hosts and workers, and a dump may go to a terminal.
+            self.line(&printable_json(&serde_json::to_string(&words)?))?;
             self.counts.lines += 1;
             *self.counts.rows.entry(words.table().to_owned()).or_default() += 1;
         }

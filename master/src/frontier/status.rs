@@ -150,22 +150,8 @@ impl<S: Store> Frontier<S> {
             delay: self.host_delay(at),
             ready: host.ready.or_else(|| self.host_ready(at)),
             worker: lease.map(|lease| Arc::clone(&lease.worker)),
-            rests: self.left_alone(at.host, now),
+            rests: left_alone(self.known(at.host), now),
         })
-    }
-
-    /// Why a host is left alone now; empty if it is not.
-    pub(super) fn left_alone(&self, host: u32, now: Moment) -> String {
-        match self.known(host) {
-            Some(row) if row.blocked && row.blocked_reason.is_empty() => "blocked".to_owned(),
-            Some(row) if row.blocked => format!("blocked: {}", row.blocked_reason),
-            Some(row) if row.rests_until > now.0 => {
-                let wait = Duration::from_millis(row.rests_until - now.0).as_secs_f64();
-                let (failures, trouble) = (row.failures, &row.trouble);
-                format!("rests for {wait:.1} s after {failures} failures in a row: {trouble}")
-            }
-            _ => String::new(),
-        }
     }
 
     /// A crawl's name, specification version and specification.
@@ -243,5 +229,19 @@ impl Crawl {
     pub(super) fn note_trouble(&mut self, url: &str, class: Class, detail: &str) {
         self.troubles.truncate(TROUBLES_MAX - 1);
         self.troubles.push_front(Trouble { url: url.to_owned(), class, detail: detail.to_owned() });
+    }
+}
+
+/// Why a host is left alone now, of which so much is known; empty if it is not.
+pub(super) fn left_alone(row: Option<&GateRow>, now: Moment) -> String {
+    match row {
+        Some(row) if row.blocked && row.blocked_reason.is_empty() => "blocked".to_owned(),
+        Some(row) if row.blocked => format!("blocked: {}", row.blocked_reason),
+        Some(row) if row.rests_until > now.0 => {
+            let wait = Duration::from_millis(row.rests_until - now.0).as_secs_f64();
+            let (failures, trouble) = (row.failures, &row.trouble);
+            format!("rests for {wait:.1} s after {failures} failures in a row: {trouble}")
+        }
+        _ => String::new(),
     }
 }

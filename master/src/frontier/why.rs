@@ -6,11 +6,12 @@ use trawl_shared::{
     canon::{Canon, Canonical},
     lease::Token,
     outcome::Class,
+    scope::Scope,
     spec::RobotsPolicy,
     url::{CrawlUrl, UrlId},
 };
 
-use super::{Crawl, Frontier, FrontierError, Moment, damaged};
+use super::{Crawl, Frontier, FrontierError, Moment, RobotsFile, damaged, status::left_alone};
 use crate::{
     pages::Place,
     store::{
@@ -47,9 +48,8 @@ pub struct Account {
     pub held_up: String,
     /// Why its host is left alone now; empty if it is not.
     pub host: String,
-    /// The host's robots.txt, zlib-compressed, and when it was fetched in Unix
-    /// milliseconds; none if it is not known, or not asked for.
-    pub robots: Option<(u64, Vec<u8>)>,
+    /// The host's robots.txt; none if it was never asked for.
+    pub robots: Option<RobotsFile>,
     /// The name that the crawl looks rules up by.
     pub product_token: String,
     /// How far the crawl goes.
@@ -63,6 +63,8 @@ pub struct Reach {
     pub depth: Option<u32>,
     /// Redirects in a row at most.
     pub redirects: u32,
+    /// Its scope.
+    pub scope: Arc<Scope>,
     /// The rules of canonical form that it has chosen.
     pub canon: Canon,
 }
@@ -78,8 +80,8 @@ pub enum State {
         row: QueueRow,
         /// Where it was found.
         via: Via,
-        /// Links from a seed.
-        depth: u16,
+        /// Its place in its host's queue.
+        slot: Slot,
         /// When it may be lent, as far as its own wait and its host's go.
         due: Option<Moment>,
         /// Who has it.
@@ -192,10 +194,16 @@ impl<S: Store> Frontier<S> {
             Some(refusal) => refusal.to_string(),
             None => crawl.scope.reason(url, off_site),
         };
-        let (budgets, caught) = self.budgets(at, url)?;
+        let (budgets, over) = self.budgets(at, url)?;
+        // A link is caught by what it looks like; what waits may be as its turn comes.
+        let caught = match &state {
+            State::Unknown => self.caught(number, url)?,
+            State::Open { row, .. } if !row.exempt => over,
+            _ => None,
+        };
         let trap = match (&state, &caught) {
             (State::Ended { row, .. }, _) => row.trap.clone(),
-            (State::Unknown | State::Open { .. }, Some(caught)) => caught.trap.word().to_owned(),
+            (_, Some(caught)) => caught.trap.word().to_owned(),
             _ => String::new(),
         };
         let held_up = match &state {
@@ -204,11 +212,11 @@ impl<S: Store> Frontier<S> {
                 (None, Some(caught)) => format!("it would be taken for a trap: {}", caught.detail),
                 (None, None) => String::new(),
             },
-            State::Open { holder: None, depth, .. } => self.held_up(at, crawl, *depth, now),
+            State::Open { holder: None, slot, .. } => self.held_up(at, crawl, *slot, now)?,
             _ => String::new(),
         };
         let depth = match &state {
-            State::Open { depth, .. } => *depth,
+            State::Open { slot, .. } => slot.depth,
             State::Ended { row, .. } => u16::try_from(row.depth).unwrap_or(u16::MAX),
             State::Fetched { .. } | State::Unknown => 0,
         };
@@ -228,14 +236,13 @@ impl<S: Store> Frontier<S> {
             state,
             held_up,
             canonical,
-            host: self.left_alone(host, now),
-            robots: robots
-                .filter(|(row, _)| row.fetched_at > 0)
-                .map(|(row, text)| (row.fetched_at, text)),
+            host: left_alone(self.gate_row(host)?.as_ref(), now),
+            robots,
             product_token: crawl.spec.product_token().to_owned(),
             reach: Reach {
                 depth: crawl.spec.depth,
                 redirects: crawl.spec.redirects,
+                scope: Arc::clone(&crawl.scope),
                 canon: crawl.canon.clone(),
             },
         })
@@ -253,40 +260,54 @@ impl<S: Store> Frontier<S> {
         });
         let via = self.via(at.crawl, row.via_host, &row.via)?;
         let due = self.host_ready(at).map(|ready| ready.max(Moment(slot.waits_for())));
-        Ok(State::Open { row, via, depth: slot.depth, due, holder })
+        Ok(State::Open { row, via, slot, due, holder })
     }
 
     /// Why a waiting URL is not lent.
-    fn held_up(&self, at: HostRef, crawl: &Crawl, depth: u16, now: Moment) -> String {
+    fn held_up(
+        &self,
+        at: HostRef,
+        crawl: &Crawl,
+        slot: Slot,
+        now: Moment,
+    ) -> Result<String, StoreError> {
         let host = self.hosts.get(&at);
-        if !crawl.is_running() {
-            return "its crawl has finished without it".to_owned();
-        }
-        if !crawl.is_wanted() {
-            return "its crawl is paused or being stopped".to_owned();
-        }
-        if crawl.pages_left() == 0 {
-            return "its crawl's page budget is lent out or used up".to_owned();
-        }
-        if depth > crawl.depth_open() {
-            let above = crawl.depth_open();
-            return format!("it waits until all URLs at depth {above} have ended");
-        }
-        let rests = self.left_alone(at.host, now);
-        match (self.host_ready(at), host) {
+        let wait_until = |then: Moment| Duration::from_millis(then.0 - now.0).as_secs_f64();
+        let rests = left_alone(self.gate_row(at.host)?.as_ref(), now);
+        let above = crawl.depth_open();
+        Ok(match (self.host_ready(at), host) {
+            _ if !crawl.is_running() => "its crawl has finished without it".to_owned(),
+            _ if !crawl.is_wanted() => "its crawl is paused or being stopped".to_owned(),
+            _ if crawl.pages_left() == 0 => {
+                "its crawl's page budget is lent out or used up".to_owned()
+            }
+            _ if slot.depth > above => {
+                format!("it waits until all URLs at depth {above} have ended")
+            }
             (ready, _) if !rests.is_empty() && (ready.is_some() || self.is_blocked(at.host)) => {
                 format!("its host is left alone: {rests}")
             }
+            _ if slot.waits_for() > now.0 => {
+                let wait = wait_until(Moment(slot.waits_for()));
+                format!("it failed, and is tried again in {wait:.1} s at the earliest")
+            }
             (None, _) => "its host is lent out, and others of it come first".to_owned(),
-            (Some(ready), _) if ready > now => {
-                let wait = Duration::from_millis(ready.0 - now.0);
-                format!("its host may be visited again in {:.1} s", wait.as_secs_f64())
+            (_, Some(host)) if host.in_line => {
+                "as many hosts of its address, domain or group are visited as may be at the same \
+                 time"
+                    .to_owned()
+            }
+            (Some(ready), host)
+                if ready.max(host.and_then(|it| it.ready).unwrap_or(ready)) > now =>
+            {
+                let ready = ready.max(host.and_then(|it| it.ready).unwrap_or(ready));
+                format!("its host may be visited again in {:.1} s", wait_until(ready))
             }
             (Some(_), Some(host)) => {
                 format!("it is one of {} that wait for their host", host.row.queued)
             }
             (Some(_), None) => String::new(),
-        }
+        })
     }
 
     /// The page of this id on this host.
