@@ -8,7 +8,7 @@
 //! without end. The master judges; what is caught goes to quarantine, where people see
 //! it and may let it out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,9 @@ pub struct TrapSpec {
     /// Pages of one template one after the other that are nearly the same, after which
     /// no more of it are fetched.
     pub alike_pages: u32,
+    /// Pages of a host at most that bring nothing new and whose URLs have nothing that
+    /// varies, so that they are of no kind.
+    pub plain_pages: u64,
     /// Templates of a host that are counted each by itself; further ones are counted
     /// together.
     pub templates: u32,
@@ -62,6 +65,7 @@ impl Default for TrapSpec {
             years: (1900, 2100),
             template_pages: 500,
             alike_pages: 50,
+            plain_pages: 10_000,
             templates: 10_000,
             domain_hosts: 10_000,
             alike_hosts: 500,
@@ -84,6 +88,7 @@ impl TrapSpec {
             ("traps.key_repeats", self.key_repeats.into()),
             ("traps.template_pages", self.template_pages),
             ("traps.alike_pages", self.alike_pages.into()),
+            ("traps.plain_pages", self.plain_pages),
             ("traps.templates", self.templates.into()),
             ("traps.domain_hosts", self.domain_hosts),
             ("traps.alike_hosts", self.alike_hosts),
@@ -195,7 +200,8 @@ pub fn caught(url: &CrawlUrl, spec: &TrapSpec) -> Option<Caught> {
         return None;
     }
     let (first, last) = spec.years;
-    let year = Shape::of(url).years.into_iter().find(|year| !(first..=last).contains(year));
+    let shape = Shape::of(url);
+    let year = shape.sure_years().find(|year| !(first..=last).contains(year));
     year.and_then(|year| {
         found(Trap::Calendar, format!("it has a date in {year}, not in {first} to {last}"))
     })
@@ -220,38 +226,65 @@ fn repeated<'s, 'p>(segments: &'s [&'p str], max: usize) -> Option<(&'s [&'p str
 }
 
 /// What URLs of a host have in common that differ in what endless webs count up:
-/// numbers, ids and dates in the path, and all of the query.
+/// numbers, ids and dates in the path, and the values of the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Names its count among those of a host.
     pub key: u64,
     /// For people.
     pub text: String,
-    /// Whether all its pages count, also those that bring something new: sessions and
-    /// combinations of many parameters have no end at any content.
+    /// Whether all its pages count, also those that bring something new: sessions have no
+    /// end at any content.
     pub counts_all: bool,
+    /// Of a URL with many parameters, the template of all combinations of its path's: a
+    /// few sets of parameters are those of a program, and each is a template of its own;
+    /// many sets are filters, whose combinations have no end at any content either.
+    pub combined: Option<Box<Self>>,
 }
 
 impl Template {
-    /// The template of a URL; none if nothing in it varies.
-    pub fn of(url: &CrawlUrl) -> Option<Self> {
+    /// The template of a URL. Those in which nothing varies are all of one.
+    pub fn of(url: &CrawlUrl) -> Self {
         let shape = Shape::of(url);
-        let (text, counts_all) = match (shape.has_session, shape.is_varied) {
+        let text = match (shape.has_session, shape.is_varied) {
             // A page of whatever path, once for each session.
-            (true, _) => ("{any page}?{session}".to_owned(), true),
-            (false, true) => (shape.text, shape.counts_all),
-            (false, false) => return None,
+            (true, _) => return Self::new("{any page}?{session}".to_owned(), true),
+            (false, true) => shape.text,
+            (false, false) => {
+                let text = "{no numbers}".to_owned();
+                return Self { key: Self::PLAIN, text, counts_all: false, combined: None };
+            }
         };
+        if shape.keys.len() < COMBINED_KEYS {
+            return Self::new(
+                format!("{text}{}", if shape.keys.is_empty() { "" } else { "?*" }),
+                false,
+            );
+        }
+        let set: Vec<&str> = shape.keys.iter().map(String::as_str).collect();
+        let own = Self::new(format!("{text}?{}", set.join("&")), false);
+        let combined = Some(Box::new(Self::new(format!("{text}?**"), true)));
+        Self { combined, ..own }
+    }
+
+    fn new(text: String, counts_all: bool) -> Self {
         let id = UrlId::of(&text).0;
         let key = id[..8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte));
-        Some(Self { key, text, counts_all })
+        Self { key, text, counts_all, combined: None }
     }
 
     /// The key of all templates of a host beyond those that are counted each by itself.
     pub const REST: u64 = 0;
+
+    /// The key of the template of URLs in which nothing varies.
+    pub const PLAIN: u64 = 1;
+
+    /// Sets of parameters of one path that are templates by themselves; beyond, all
+    /// combinations count.
+    pub const SETS_MAX: u32 = 20;
 }
 
-/// Parameters of a query from which on all combinations count.
+/// Different parameters of a query from which on it is one of a set of its own.
 const COMBINED_KEYS: usize = 3;
 
 /// A URL's parts, as far as they vary.
@@ -259,9 +292,13 @@ const COMBINED_KEYS: usize = 3;
 struct Shape {
     text: String,
     is_varied: bool,
-    counts_all: bool,
+    /// The query's parameters, without those of sessions.
+    keys: BTreeSet<String>,
     has_session: bool,
-    years: Vec<u16>,
+    /// Whether something of it speaks of dates.
+    has_calendar_word: bool,
+    /// Years of dates, and whether each has a day, or parameters that name it.
+    years: Vec<(u16, bool)>,
     /// Where the text's first date in the path ends.
     date_end: Option<usize>,
 }
@@ -287,8 +324,8 @@ impl Shape {
             let month = segments.peek().copied().and_then(month);
             if let (Some(year), Some(_)) = (year(segment), month) {
                 segments.next();
-                segments.next_if(|day| number_up_to(day, 31).is_some());
-                self.date(year);
+                let day = segments.next_if(|day| number_up_to(day, 31).is_some());
+                self.date(year, day.is_some());
             } else {
                 self.words(segment);
             }
@@ -306,25 +343,26 @@ impl Shape {
 
     fn query(&mut self, query: &str) {
         self.is_varied = true;
-        let (mut year_of, mut has_month, mut keys) = (None, false, 0);
+        let (mut year_of, mut has_month) = (None, false);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (key, value) = name_and_value(parameter);
-            keys += 1;
-            self.has_session |= is_session_parameter(key, value);
+            // A short value is a number of something else, such as a talk's.
+            self.has_session |=
+                is_session_parameter(key, value) && value.len() >= SESSION_CHARS_MIN;
+            self.has_calendar_word |= is_calendar_word(key);
+            self.keys.insert(key.to_ascii_lowercase());
             let is_key = |names: &[&str]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
             if is_key(&["year", "y", "yr"]) {
                 year_of = year(value).or(year_of);
             }
             has_month |= is_key(&["month", "m", "mon", "week", "day"]);
-            if let Some((year, _)) = date(value) {
-                self.years.push(year);
+            if let Some((year, length)) = date(value) {
+                self.years.push((year, length == FULL_DATE_CHARS));
             }
         }
         if let Some(year) = year_of.filter(|_| has_month) {
-            self.years.push(year);
+            self.years.push((year, true));
         }
-        self.counts_all |= keys >= COMBINED_KEYS;
-        self.text.push_str("?*");
     }
 
     /// A segment of a path, its words apart.
@@ -332,7 +370,7 @@ impl Shape {
         let mut rest = segment;
         while let Some(first) = rest.chars().next() {
             if let Some((year, length)) = date(rest) {
-                self.date(year);
+                self.date(year, length == FULL_DATE_CHARS);
                 rest = &rest[length..];
                 continue;
             }
@@ -349,6 +387,7 @@ impl Shape {
     }
 
     fn word(&mut self, word: &str) {
+        self.has_calendar_word |= is_calendar_word(word);
         let has_digit = word.bytes().any(|byte| byte.is_ascii_digit());
         if !has_digit {
             return self.text.push_str(word);
@@ -369,12 +408,34 @@ impl Shape {
         }
     }
 
-    fn date(&mut self, year: u16) {
+    fn date(&mut self, year: u16, has_day: bool) {
         self.text.push_str("{date}");
         self.is_varied = true;
         self.date_end.get_or_insert(self.text.len());
-        self.years.push(year);
+        self.years.push((year, has_day));
     }
+
+    /// Years of what is surely a date: ids and house numbers look like months, too.
+    fn sure_years(&self) -> impl Iterator<Item = u16> {
+        let sure = self.years.iter().filter(|(_, is_full)| *is_full || self.has_calendar_word);
+        sure.map(|(year, _)| *year)
+    }
+}
+
+/// Bytes of a session's id at least.
+const SESSION_CHARS_MIN: usize = 8;
+
+/// Bytes of a date with a day, `2031-05-17`.
+const FULL_DATE_CHARS: usize = 10;
+
+/// Words that URLs of calendars have.
+const CALENDAR_WORDS: [&str; 14] = [
+    "agenda", "archive", "archives", "cal", "calendar", "date", "day", "event", "events",
+    "kalender", "month", "schedule", "week", "year",
+];
+
+fn is_calendar_word(word: &str) -> bool {
+    CALENDAR_WORDS.iter().any(|it| word.eq_ignore_ascii_case(it))
 }
 
 /// Whether a word with digits is no name with a number: letters and digits change
@@ -387,10 +448,10 @@ fn is_id(word: &str) -> bool {
     changes > 2 || (changes > 0 && is_hex)
 }
 
-/// A year of four digits.
+/// A year of four digits, in the millennia that calendars lead to.
 fn year(text: &str) -> Option<u16> {
     let is_year = text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_year)
+    text.parse().ok().filter(|year| is_year && (1_000..=2_999).contains(year))
 }
 
 fn month(text: &str) -> Option<u8> {
@@ -410,9 +471,7 @@ fn date(text: &str) -> Option<(u16, usize)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 8 {
         let day = number_up_to(text.get(6..8)?, 31);
-        let is_known = (1_000..=2_999).contains(&year);
-        return (month(text.get(4..6)?).is_some() && day.is_some() && is_known)
-            .then_some((year, 8));
+        return (month(text.get(4..6)?).is_some() && day.is_some()).then_some((year, 8));
     }
     let mark = *text.as_bytes().get(4)?;
     if digits != 4 || !matches!(mark, b'-' | b'_' | b'.') {
@@ -466,12 +525,25 @@ mod tests {
             ("http://h.test/?t=1&t=2&t=3&t=4", Some(Trap::KeyRepeats)),
             ("http://h.test/cal/2031/05/17", None),
             ("http://h.test/cal/2101/05", Some(Trap::Calendar)),
-            ("http://h.test/cal/0999-12-31", Some(Trap::Calendar)),
+            ("http://h.test/cal/1899-12-31", Some(Trap::Calendar)),
+            ("http://h.test/2101/05/17/", Some(Trap::Calendar)),
+            ("http://h.test/on/2101-05-17", Some(Trap::Calendar)),
+            ("http://h.test/?month=2101-05", Some(Trap::Calendar)),
             ("http://h.test/cal?year=2500&month=1", Some(Trap::Calendar)),
             ("http://h.test/item?year=2500", None),
             ("http://h.test/item/2500", None),
-            ("http://h.test/2031/05/a/2500-01", Some(Trap::Calendar)),
-            ("http://h.test/item/25001231", Some(Trap::Calendar)),
+            ("http://h.test/2031/05/a/2500-01-01", Some(Trap::Calendar)),
+            ("http://h.test/events/25001231", Some(Trap::Calendar)),
+            // Numbers of other things.
+            ("http://h.test/item/25001231", None),
+            ("http://h.test/questions/11120930/how-to", None),
+            ("http://h.test/news/world-12061130", None),
+            ("http://h.test/view?id=21231105", None),
+            ("http://h.test/topic/4711/2", None),
+            ("http://h.test/s/2636/1/", None),
+            ("http://h.test/wiki/ISO/IEC_8859-10", None),
+            ("http://h.test/homes/1208-10th-ave", None),
+            ("http://h.test/download/7601.12.exe", None),
             (&deep(20), None),
             (&deep(21), Some(Trap::PathDepth)),
         ] {
@@ -491,29 +563,47 @@ mod tests {
     #[test]
     fn a_template_is_what_stays_when_endless_webs_count_up() {
         for (url, want) in [
-            ("http://h.test/about/team", None),
-            ("http://h.test/item/17", Some(("/item/{n}", false))),
-            ("http://h.test/page12.html", Some(("/page{n}.html", false))),
-            ("http://h.test/x/9f86d081884c7d65", Some(("/x/{id}", false))),
-            ("http://h.test/x/a1b2c3", Some(("/x/{id}", false))),
-            ("http://h.test/a-tale_7/", Some(("/a-tale_{n}/", false))),
-            ("http://h.test/2031/05/17/a-talk", Some(("/{date}/*", false))),
-            ("http://h.test/2031/05/17/", Some(("/{date}/*", false))),
-            ("http://h.test/blog/2031/05/a/2030-01-02", Some(("/blog/{date}/*", false))),
-            ("http://h.test/cal/2031-05", Some(("/cal/{date}", false))),
-            ("http://h.test/cal/day-20310517.html", Some(("/cal/day-{date}*", false))),
-            ("http://h.test/list?page=2", Some(("/list?*", false))),
-            ("http://h.test/list?sort=a&page=2", Some(("/list?*", false))),
-            ("http://h.test/list?sort=a&page=2&c=red", Some(("/list?*", true))),
-            ("http://h.test/cal?date=2031-05-17", Some(("/cal?*", false))),
-            ("http://h.test/cal?year=2031&month=5", Some(("/cal?*", false))),
-            ("http://h.test/a?PHPSESSID=1", Some(("{any page}?{session}", true))),
-            ("http://h.test/b;jsessionid=1", Some(("{any page}?{session}", true))),
+            ("http://h.test/about/team", "{no numbers}"),
+            ("http://h.test/item/17", "/item/{n}"),
+            ("http://h.test/page12.html", "/page{n}.html"),
+            ("http://h.test/x/9f86d081884c7d65", "/x/{id}"),
+            ("http://h.test/x/a1b2c3", "/x/{id}"),
+            ("http://h.test/a-tale_7/", "/a-tale_{n}/"),
+            ("http://h.test/2031/05/17/a-talk", "/{date}/*"),
+            ("http://h.test/2031/05/17/", "/{date}/*"),
+            ("http://h.test/blog/2031/05/a/2030-01-02", "/blog/{date}/*"),
+            ("http://h.test/cal/2031-05", "/cal/{date}"),
+            ("http://h.test/cal/day-20310517.html", "/cal/day-{date}*"),
+            ("http://h.test/topic/4711/2", "/topic/{n}/{n}"),
+            ("http://h.test/list?page=2", "/list?*"),
+            ("http://h.test/list?sort=a&page=2", "/list?*"),
+            ("http://h.test/list?sort=a&page=2&c=red", "/list?c&page&sort"),
+            ("http://h.test/cal?date=2031-05-17", "/cal?*"),
+            ("http://h.test/cal?year=2031&month=5", "/cal?*"),
+            ("http://h.test/talk?session_id=17", "/talk?*"),
+            ("http://h.test/a?PHPSESSID=0123456789", "{any page}?{session}"),
+            ("http://h.test/b;jsessionid=1", "{any page}?{session}"),
         ] {
             let template = Template::of(&url.parse().unwrap());
-            let got = template.as_ref().map(|it| (it.text.as_str(), it.counts_all));
-            assert_eq!(got, want, "{url}");
+            assert_eq!(template.text, want, "{url}");
+            assert_eq!(template.counts_all, want.contains("session"), "{url}");
+            assert_eq!(template.key == Template::PLAIN, want == "{no numbers}", "{url}");
         }
+    }
+
+    #[test]
+    fn sets_of_many_parameters_are_combinations_of_one_path() {
+        let template = |url: &str| Template::of(&url.parse().unwrap());
+        let one = template("http://h.test/shop?a=1&b=2&c=3");
+        let same = template("http://h.test/shop?c=9&b=8&a=7&a=6");
+        let other = template("http://h.test/shop?a=1&b=2&d=3");
+        assert_eq!(one.key, same.key);
+        assert_ne!(one.key, other.key);
+        assert_eq!(one.combined, other.combined);
+        let combined = one.combined.unwrap();
+        assert!(combined.counts_all && combined.text == "/shop?**");
+        assert_eq!(template("http://h.test/shop?a=1&b=2").combined, None);
+        assert_ne!(template("http://h.test/buy?a=1&b=2&c=3").combined, other.combined);
     }
 
     #[test]

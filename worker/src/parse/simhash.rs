@@ -11,7 +11,7 @@
 use trawl_shared::trap::THIN;
 
 /// Bytes of a text that are looked at.
-const TEXT_BYTES_MAX: usize = 256 * 1024;
+const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Words that are hashed; more change hardly a bit.
 const WORDS_MAX: usize = 4_096;
@@ -19,8 +19,10 @@ const WORDS_MAX: usize = 4_096;
 /// Different pairs of words that a text has at least, if it can be told from others.
 const PAIRS_MIN: usize = 24;
 
-/// The SimHash of an HTML text; [`THIN`] if it says hardly anything.
-pub(super) fn simhash(text: &str) -> u64 {
+/// The SimHash of an HTML text; [`THIN`] if it says hardly anything. None if that cannot be
+/// told, since markup fills all that is looked at.
+pub(super) fn simhash(text: &str) -> Option<u64> {
+    let is_cut = text.len() > TEXT_BYTES_MAX;
     let text = &text.as_bytes()[..text.floor_char_boundary(TEXT_BYTES_MAX)];
     let words = (Words { rest: text }).take(WORDS_MAX);
     let mut last = 0;
@@ -29,7 +31,7 @@ pub(super) fn simhash(text: &str) -> u64 {
     pairs.sort_unstable();
     pairs.dedup();
     if pairs.len() < PAIRS_MIN {
-        return THIN;
+        return (!is_cut).then_some(THIN);
     }
     let mut counts = [0i32; 64];
     for pair in pairs {
@@ -39,7 +41,7 @@ pub(super) fn simhash(text: &str) -> u64 {
     }
     let ones = counts.iter().enumerate().filter(|(_, count)| **count > 0);
     // No text of many words is thin, however its bits fall.
-    ones.fold(0, |hash, (bit, _)| hash | 1 << bit).max(1)
+    Some(ones.fold(0, |hash, (bit, _)| hash | 1 << bit).max(1))
 }
 
 /// The hashes of a text's words.
@@ -112,6 +114,17 @@ mod tests {
     use trawl_shared::trap::are_alike;
 
     use super::*;
+
+    fn simhash(text: &str) -> u64 {
+        super::simhash(text).unwrap()
+    }
+
+    #[test]
+    fn a_page_whose_text_lies_behind_much_markup_is_not_taken_for_a_thin_one() {
+        let style = format!("<style>{}</style>", "x".repeat(TEXT_BYTES_MAX));
+        assert_eq!(super::simhash(&format!("{style}{}", prose(0, 100))), None);
+        assert_eq!(super::simhash(&style[..1000]), Some(THIN));
+    }
 
     /// A text of so many different words.
     fn prose(first: usize, words: usize) -> String {
