@@ -25,7 +25,7 @@ const LINE_BYTES_MAX: usize = 8 * 2_083 - 1;
 const DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Sitemaps of one file at most; those named after them are not read.
-const SITEMAPS_MAX: usize = 1_000;
+pub const SITEMAPS_MAX: usize = 1_000;
 
 /// The rules that one robots.txt has for one crawler.
 ///

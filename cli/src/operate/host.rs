@@ -8,7 +8,7 @@ use trawl_shared::{
     untrusted::{Untrusted, one_line},
 };
 
-use super::{Operator, about, exactly, hosts};
+use super::{Operator, WhomArgs, about, exactly, hosts};
 use crate::{
     exit::{Exit, Failure},
     render::{self, counted},

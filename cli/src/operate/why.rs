@@ -101,6 +101,12 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
         format!("known as {url}, by {rules}")
     });
     tell(!crawl.reason.is_empty(), &|| Untrusted(&crawl.reason).to_string());
+    if let Some(next) = &crawl.search_next {
+        tell(true, &|| {
+            let pages = counted(next.pages, "page");
+            format!("the first {pages} lead nowhere to it; --search looks at more of them")
+        });
+    }
     tell(!crawl.via.is_empty(), &|| format!("first found on {}", Untrusted(&crawl.via)));
     if let Some(depth) = crawl.depth {
         tell(true, &|| match depth {
@@ -216,6 +222,7 @@ fn as_json(reply: &WhyReply) -> Value {
             "off_site": crawl.off_site,
             "rule": crawl.rule,
             "priority": crawl.priority,
+            "searched_pages": crawl.search_next.map(|next| next.pages),
         })
     });
     json!({"canonical": reply.canonical, "crawls": crawls.collect::<Vec<_>>()})
