@@ -137,7 +137,7 @@ impl Account {
     ) -> Outgoing {
         let failure = v1::Failure {
             kind: kind.word().to_owned(),
-            detail: Untrusted(&detail).to_string(),
+            detail: Untrusted::new(&detail).to_string(),
             retry_after_ms: retry_after.map_or(0, millis),
         };
         let report = report(leased, url, url_report::Outcome::Failure(failure));

@@ -134,7 +134,7 @@ impl v1::control_server::Control for ControlApi {
         let DrainRequest { worker, undo } = request.into_inner();
         let leases = self.crawls.drain(worker.clone(), !undo).await?;
         let leases = leases.ok_or_else(|| {
-            let worker = Untrusted(&worker);
+            let worker = Untrusted::new(&worker);
             Status::not_found(format!("no worker \"{worker}\" is here; `trawl workers` lists them"))
         })?;
         Ok(Response::new(DrainReply { leases }))
@@ -270,7 +270,7 @@ fn listed(limit: u32) -> usize {
 /// A URL that a person gave; `what` says what it is.
 fn checked_url(what: &str, url: &str) -> Result<CrawlUrl, Status> {
     CrawlUrl::parse(url).map_err(|error| {
-        Status::invalid_argument(format!("{what} \"{}\": {error}", Untrusted(url)))
+        Status::invalid_argument(format!("{what} \"{}\": {error}", Untrusted::new(url)))
     })
 }
 

@@ -598,7 +598,7 @@ fn worker_name(name: &str) -> Result<Arc<str>, Status> {
 }
 
 fn printable(text: &str) -> String {
-    trawl_shared::untrusted::Untrusted(text).to_string()
+    trawl_shared::untrusted::Untrusted::new(text).to_string()
 }
 
 fn some_millis(millis: u64) -> Option<Duration> {
