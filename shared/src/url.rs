@@ -102,6 +102,19 @@ impl CrawlUrl {
         Self::canonical(Url::parse(text).map_err(UrlError::Syntax)?)
     }
 
+    /// The rules by which [`CrawlUrl::parse`] changes a text, by the words of `docs/urls.md`;
+    /// none of what is canonical, or no URL.
+    pub fn changed_by(text: &str) -> Vec<&'static str> {
+        let Ok(mut url) = Url::parse(text) else { return Vec::new() };
+        escape_caret(&mut url);
+        let rules = [
+            ("standard", url.as_str() != text),
+            ("fragment", url.fragment().is_some()),
+            ("userinfo", !url.username().is_empty() || url.password().is_some()),
+        ];
+        rules.into_iter().filter(|(_, changes)| *changes).map(|(word, _)| word).collect()
+    }
+
     /// The canonical form of `reference` as found on this page.
     ///
     /// # Errors
@@ -415,6 +428,19 @@ mod tests {
 
     fn canonical(text: &str) -> String {
         CrawlUrl::parse(text).unwrap().as_str().to_owned()
+    }
+
+    #[test]
+    fn the_rules_that_change_a_url_are_named() {
+        for (text, rules) in [
+            ("http://a.example/x?y", &[][..]),
+            ("HTTP://A.example:80", &["standard"]),
+            ("http://a.example/x#y", &["fragment"]),
+            ("http://me@a.example/a^#", &["standard", "fragment", "userinfo"]),
+            ("no url", &[]),
+        ] {
+            assert_eq!(CrawlUrl::changed_by(text), rules, "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 use trawl_proto::v1::{QuarantineRequest, QuarantinedUrl, ReleaseRequest};
-use trawl_shared::untrusted::Untrusted;
+use trawl_shared::untrusted::{Untrusted, one_line};
 
 use super::{Operator, WhomArgs};
 use crate::{
@@ -133,13 +133,14 @@ fn as_text(url: &QuarantinedUrl) -> String {
     };
     let mut text = format!(
         "{}\n  {trap}{}\n  {} {attempts}, depth {}",
-        Untrusted::new(&url.url),
+        // Whole, since it may be what is released next.
+        one_line(&url.url),
         Untrusted::new(&url.detail),
         url.attempts,
         url.depth,
     );
     if !url.via.is_empty() {
-        text += &format!(", first found on {}", Untrusted::new(&url.via));
+        text += &format!(", first found on {}", one_line(&url.via));
     }
     text
 }

@@ -8,7 +8,7 @@ use trawl_proto::v1::{WhyCrawl, WhyReply, WhyRequest};
 use trawl_shared::{
     outcome::Class,
     units::{Size, Span},
-    untrusted::Untrusted,
+    untrusted::{Untrusted, one_line},
 };
 
 use super::{Operator, WhomArgs, about, exactly};
@@ -70,9 +70,11 @@ pub(super) async fn why(operator: &Operator, args: &WhyArgs) -> Result<Exit, Fai
 
 /// For people: one fact a line.
 fn as_text(reply: &WhyReply, asked: &str) -> String {
-    let mut text = Untrusted::new(&reply.canonical).to_string();
+    // URLs are whole, since they may be what is asked about next.
+    let mut text = one_line(&reply.canonical).into_owned();
     if reply.canonical != asked {
-        text += &format!("\n  is the canonical form of {}", Untrusted::new(asked));
+        let by = reply.canon_rules.join(", ");
+        text += &format!("\n  is the canonical form of {}, by {by}", Untrusted::new(asked));
     }
     if reply.crawls.is_empty() {
         text += "\n  the master has no crawl";
@@ -97,7 +99,7 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
         }
     };
     tell(!crawl.canon_rules.is_empty(), &|| {
-        let (url, rules) = (Untrusted::new(&crawl.canonical), crawl.canon_rules.join(", "));
+        let (url, rules) = (one_line(&crawl.canonical), crawl.canon_rules.join(", "));
         format!("known as {url}, by {rules}")
     });
     tell(!crawl.reason.is_empty(), &|| Untrusted::new(&crawl.reason).to_string());
@@ -107,7 +109,7 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
             format!("the first {pages} lead nowhere to it; --search looks at more of them")
         });
     }
-    tell(!crawl.via.is_empty(), &|| format!("first found on {}", Untrusted::new(&crawl.via)));
+    tell(!crawl.via.is_empty(), &|| format!("first found on {}", one_line(&crawl.via)));
     if let Some(depth) = crawl.depth {
         tell(true, &|| match depth {
             0 => "a seed, or where one leads".to_owned(),
@@ -151,15 +153,13 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
     tell(crawl.status > 0, &|| format!("answered with status {}", crawl.status));
     tell(!crawl.class.is_empty() && crawl.status == 0, &|| class_text(&crawl.class));
     tell(!crawl.detail.is_empty(), &|| Untrusted::new(&crawl.detail).to_string());
-    tell(!crawl.location.is_empty(), &|| format!("leads to {}", Untrusted::new(&crawl.location)));
+    tell(!crawl.location.is_empty(), &|| format!("leads to {}", one_line(&crawl.location)));
     tell(crawl.fetched_at_ms > 0, &|| {
         let (at, took) = (moment(crawl.fetched_at_ms), exactly(crawl.took_ms));
         format!("fetched at {at} in {took}")
     });
     tell(!crawl.sha1.is_empty(), &|| format!("body's SHA-1 {}", crawl.sha1));
-    tell(!crawl.same_as.is_empty(), &|| {
-        format!("the same body as {}", Untrusted::new(&crawl.same_as))
-    });
+    tell(!crawl.same_as.is_empty(), &|| format!("the same body as {}", one_line(&crawl.same_as)));
     tell(!crawl.robots.is_empty(), &|| Untrusted::new(&crawl.robots).to_string());
     tell(!crawl.host.is_empty() && !crawl.reason.contains(&crawl.host), &|| {
         format!("its host is left alone: {}", Untrusted::new(&crawl.host))
@@ -230,7 +230,11 @@ fn as_json(reply: &WhyReply) -> Value {
             "searched_pages": crawl.search_next.map(|next| next.pages),
         })
     });
-    json!({"canonical": reply.canonical, "crawls": crawls.collect::<Vec<_>>()})
+    json!({
+        "canonical": reply.canonical,
+        "canon_rules": reply.canon_rules,
+        "crawls": crawls.collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
@@ -256,10 +260,15 @@ mod tests {
             lease_left_ms: 12_345,
             ..WhyCrawl::default()
         };
-        let reply = WhyReply { canonical: "http://a.example/".into(), crawls: vec![crawl] };
+        let reply = WhyReply {
+            canonical: "http://a.example/".into(),
+            crawls: vec![crawl],
+            canon_rules: vec!["standard".into()],
+        };
         assert_eq!(
             as_text(&reply, "HTTP://A.example"),
-            "http://a.example/\n  is the canonical form of HTTP://A.example\n\
+            "http://a.example/\n  is the canonical form of HTTP://A.example, by \
+             standard\n\
              in crawl \"docs\": leased\n  known as http://a.example/, by tracking\n  \
              being fetched\n  \
              first found on http://a.example/\\u{202e}\n  2 links from a seed\n  \

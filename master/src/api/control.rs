@@ -172,12 +172,14 @@ impl v1::control_server::Control for ControlApi {
             let message = "a search that goes on needs the name of its crawl";
             return Err(Status::invalid_argument(message));
         }
+        let canon_rules = CrawlUrl::changed_by(&url).into_iter().map(str::to_owned).collect();
         let url = checked_url("URL", &url)?;
         let mut crawls = Vec::new();
         for view in self.crawls.why(some(crawl), url.clone()).await?? {
             crawls.push(why::told(&self.crawls, view, search_from).await?);
         }
-        Ok(Response::new(WhyReply { canonical: url.as_str().to_owned(), crawls }))
+        let canonical = url.as_str().to_owned();
+        Ok(Response::new(WhyReply { canonical, crawls, canon_rules }))
     }
 
     async fn quarantine(
