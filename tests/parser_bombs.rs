@@ -117,6 +117,7 @@ fn rules() -> Vec<ExtractRule> {
         "p:has(b):not(i ~ b)",
         "*:nth-last-child(2n+1)",
         "[class*=x] ~ :empty",
+        "body:has(.none), .none ~ p",
     ]
     .map(rule)
     .to_vec()
@@ -151,6 +152,22 @@ fn bombs() -> Vec<(&'static str, String)> {
         ("a million times the same attribute", format!("<a{}>x", " a=x".repeat(MB))),
         ("1.9 MB of attributes on one tag", format!("<p{}>", repeated(" a", 1_900_000))),
         ("1.9 MB of attributes on a tag without end", format!("<p{}", attributes(200_000))),
+        (
+            "a million classes",
+            format!("<p class='{}'>x", numbered(MB, |text, i| _ = write!(text, "class-{i} "))),
+        ),
+        (
+            "elements with a hundred classes each",
+            numbered(MB, |text, i| {
+                let begin = if i % 100 == 0 { "'><i class='" } else { "" };
+                _ = write!(text, "{begin}class-{i} ");
+            }),
+        ),
+        (
+            "a million names of elements",
+            numbered(MB, |text, i| _ = write!(text, "<name-{i}></name-{i}>")),
+        ),
+        ("a million names of attributes", numbered(MB, |text, i| _ = write!(text, "<p name-{i}>"))),
         ("a million links", numbered(MB, |text, i| _ = write!(text, "<a href={i}>"))),
         ("a million hosts", numbered(MB, |text, i| _ = write!(text, "<a href=//ä{i}.example>"))),
         ("a million references in links", format!("<a href='{}'>", repeated("&amp;", 5 * MB))),
