@@ -270,6 +270,9 @@ pub const BODY_LIMIT_MAX: Size = Size::mib(256);
 /// Proxies that a crawl may name; each has connections of its own.
 const PROXIES_MAX: usize = 64;
 
+/// Extraction rules that a crawl may have; each is held against every element of a page.
+const EXTRACT_MAX: usize = 200;
+
 /// The most fetches of one host at the same time that may be asked for.
 pub const CONNECTIONS_MAX: u32 = 16;
 
@@ -425,6 +428,10 @@ impl CrawlSpec {
             return Err(SpecError::new("proxies", self.proxies.len(), allowed));
         }
         request_rules::validate(&self.headers, &self.credentials, self.cookies)?;
+        if self.extract.len() > EXTRACT_MAX {
+            let allowed = format!("{EXTRACT_MAX} rules are allowed at most");
+            return Err(SpecError::new("extract", self.extract.len(), allowed));
+        }
         let mut names = HashSet::new();
         for rule in &self.extract {
             if rule.name.is_empty() || !names.insert(&rule.name) {
@@ -452,6 +459,15 @@ fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), Spe
 mod tests {
     use super::*;
 
+    fn heading() -> ExtractRule {
+        ExtractRule {
+            name: "heading".into(),
+            select: "h1".into(),
+            attribute: None,
+            many: true,
+        }
+    }
+
     #[test]
     fn the_defaults_are_valid_and_polite() {
         let spec = CrawlSpec::default();
@@ -468,12 +484,7 @@ mod tests {
             delay: Span::millis(1_500),
             body_limit: Size::bytes(1_234_567),
             allow_net: vec!["127.0.0.0/8".parse().unwrap()],
-            extract: vec![ExtractRule {
-                name: "heading".into(),
-                select: "h1".into(),
-                attribute: None,
-                many: true,
-            }],
+            extract: vec![heading()],
             ..CrawlSpec::default()
         };
         assert_eq!(CrawlSpec::from_json(&spec.to_json()).unwrap(), spec);
@@ -496,6 +507,10 @@ mod tests {
             (
                 error(|s| s.proxies = vec!["ftp://u:w@x".into()]),
                 ["proxy = \"ftp://x\"", "http://host:3128", "socks5://"],
+            ),
+            (
+                error(|s| s.extract = vec![heading(); EXTRACT_MAX + 1]),
+                ["extract", "\"201\"", "200 rules"],
             ),
             (error(|s| s.include = vec!["[".into()]), ["include", "\"[\"", "regular expression"]),
         ] {
