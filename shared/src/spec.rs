@@ -414,12 +414,12 @@ impl CrawlSpec {
             ));
         }
         for proxy in self.all_proxies() {
-            let scheme = Url::parse(proxy.reveal()).map(|url| url.scheme().to_owned());
-            if !matches!(scheme.as_deref(), Ok("http" | "https" | "socks5" | "socks5h")) {
+            if !Url::parse(proxy.reveal()).is_ok_and(|url| is_proxy(&url)) {
                 return Err(SpecError::new(
                     "proxy",
                     proxy,
-                    "a URL such as http://host:3128 or socks5://host:1080 is allowed",
+                    "a URL such as http://host:3128 or socks5://host:1080 is allowed, whose host \
+                     is an address or has ASCII letters, digits, `-`, `_` and `.`",
                 ));
             }
         }
@@ -446,6 +446,14 @@ impl CrawlSpec {
     }
 }
 
+/// Whether a proxy's URL is one to those who connect to it, too. They read it by a
+/// stricter standard, and would do without a proxy, and say nothing, if it were none.
+fn is_proxy(url: &Url) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b);
+    matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h")
+        && url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(fits))
+}
+
 fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SpecError> {
     match value {
         Some(value) if value < least => {
@@ -460,12 +468,7 @@ mod tests {
     use super::*;
 
     fn heading() -> ExtractRule {
-        ExtractRule {
-            name: "heading".into(),
-            select: "h1".into(),
-            attribute: None,
-            many: true,
-        }
+        ExtractRule { name: "heading".into(), select: "h1".into(), attribute: None, many: true }
     }
 
     #[test]
@@ -517,6 +520,34 @@ mod tests {
             for part in parts {
                 assert!(error.contains(part), "{error:?} should contain {part:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_others_could_not_read_is_refused() {
+        let validate = |proxy: &str| {
+            CrawlSpec { proxy: Some(proxy.into()), ..CrawlSpec::default() }.validate()
+        };
+        for proxy in [
+            "socks5h://{proxy}:1080",
+            "socks5://b\u{fc}cher.example:1080",
+            "socks5://a%20b:1080",
+            "socks5://a`b",
+            "socks5:///x",
+            "socks5:x",
+            "http://{proxy}:3128",
+            "http://",
+        ] {
+            let error = validate(proxy).unwrap_err().to_string();
+            assert!(error.contains("proxy = ") && error.contains(proxy), "{error}");
+        }
+        for proxy in [
+            "http://b\u{fc}cher.example:3128",
+            "https://user:w%40rd@my_proxy-1.example",
+            "socks5://[::1]:1080",
+            "socks5h://user:word@10.1.0.2",
+        ] {
+            validate(proxy).unwrap();
         }
     }
 
