@@ -580,6 +580,20 @@ async fn a_socks_proxy_carries_pages_and_resolves_what_it_should() {
     assert_eq!(*asked.lock().unwrap(), ["host.example", "an address of kind 1"]);
 }
 
+#[tokio::test]
+async fn a_socks_proxy_is_told_the_user_and_the_word_of_its_url() {
+    let site = Site::always(ok(b"by proxy")).await;
+    let (proxy, asked) = socks_proxy(0, site.address).await;
+    let by = format!("socks5h://me:w%40rd%20%C3%A4@{proxy}");
+    let fetcher = fetcher(|spec| spec.proxy = Some(by.into()));
+    let page = fetcher.get(&url("http://host.example/")).await.unwrap();
+    assert_eq!(page.body, "by proxy");
+    assert_eq!(*asked.lock().unwrap(), ["me:w@rd \u{e4}", "host.example"]);
+    // Neither the site nor the record is.
+    let head = String::from_utf8(page.request_head).unwrap();
+    assert!(!head.contains("w@rd") && !site.requests()[0].contains("w@rd"));
+}
+
 /// reqwest would fetch without it, as if none had been asked for.
 #[tokio::test]
 async fn a_proxy_that_the_client_cannot_read_is_refused() {
