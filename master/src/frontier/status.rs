@@ -13,7 +13,7 @@ use super::{Crawl, Frontier, FrontierError, Host, Moment};
 use crate::store::{
     Store,
     keys::{self, HostRef},
-    rows::{Finish, UrlRow, UrlState, Wish},
+    rows::{Finish, GateRow, UrlRow, UrlState, Wish},
 };
 
 /// Failures that a crawl remembers for its status.
