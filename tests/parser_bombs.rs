@@ -7,10 +7,13 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     fmt::Write,
+    io::Write as _,
+    ops::Range,
     time::Duration,
 };
 
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use harness::{Answer, Trawl, Web};
 use http::{HeaderMap, HeaderValue, Version, header::CONTENT_TYPE};
 use rustix::time::{ClockId, clock_gettime};
@@ -117,6 +120,7 @@ fn rules() -> Vec<ExtractRule> {
         "p:has(b):not(i ~ b)",
         "*:nth-last-child(2n+1)",
         "[class*=x] ~ :empty",
+        "body:has(.none), .none ~ p",
     ]
     .map(rule)
     .to_vec()
@@ -140,6 +144,9 @@ fn bombs() -> Vec<(&'static str, String)> {
         numbered(count, move |text, i| _ = write!(text, "<{tag} {i}>"))
     };
     let attributes = |count: usize| numbered(count, |text, i| _ = write!(text, " a{i}=x"));
+    // Of eight bytes, and so each in the table of names.
+    let classes =
+        |range: Range<usize>| range.fold(String::new(), |text, i| text + &format!("c{i:07} "));
     let mut bombs = vec![
         (
             "formatting elements closed out of order",
@@ -151,6 +158,15 @@ fn bombs() -> Vec<(&'static str, String)> {
         ("a million times the same attribute", format!("<a{}>x", " a=x".repeat(MB))),
         ("1.9 MB of attributes on one tag", format!("<p{}>", repeated(" a", 1_900_000))),
         ("1.9 MB of attributes on a tag without end", format!("<p{}", attributes(200_000))),
+        ("400,000 classes", format!("<p class='{}'>x", classes(0..400_000))),
+        (
+            "elements with a hundred classes each",
+            numbered(4_000, |text, i| {
+                _ = write!(text, "<i class='{}'></i>", classes(100 * i..100 * (i + 1)))
+            }),
+        ),
+        ("names of elements", numbered(MB, |text, i| _ = write!(text, "<c{i:07}></c{i:07}>"))),
+        ("names of attributes", numbered(MB, |text, i| _ = write!(text, "<p c{i:07}>"))),
         ("a million links", numbered(MB, |text, i| _ = write!(text, "<a href={i}>"))),
         ("a million hosts", numbered(MB, |text, i| _ = write!(text, "<a href=//ä{i}.example>"))),
         ("a million references in links", format!("<a href='{}'>", repeated("&amp;", 5 * MB))),
@@ -248,7 +264,8 @@ fn check(content_type: &str, name: &str, body: Vec<u8>) -> String {
     let mut broken = String::new();
     for extract in [Vec::new(), rules()] {
         let how = if extract.is_empty() { "links" } else { "with rules" };
-        let spec = CrawlSpec { extract, ..CrawlSpec::default() };
+        let follow = vec![LinkKind::A, LinkKind::Area, LinkKind::Sitemap, LinkKind::Feed];
+        let spec = CrawlSpec { extract, follow, ..CrawlSpec::default() };
         let Ok(parser) = Parser::new(&spec) else { return "the rules are bad".into() };
         let (parsed, cpu, memory) = read(&parser, &page);
         let begin = String::from_utf8_lossy(&page.body[..page.body.len().min(90)]).into_owned();
@@ -299,6 +316,8 @@ fn so_does_one_in_another_charset() {
         let body = [BEFORE.as_bytes(), &bytes.repeat(100 * MB / bytes.len())].concat();
         broken += &check(&format!("text/html; charset={charset}"), charset, body);
     }
+    let body = [b"<?xml version='1.0'?>", BEFORE.as_bytes(), &b"\xff".repeat(100 * MB)].concat();
+    broken += &check("text/html; charset=utf-8", "what a list may begin with", body);
     assert!(broken.is_empty(), "{broken}");
 }
 
@@ -320,6 +339,14 @@ fn so_does_a_list_of_urls() {
     ] {
         broken += &check_list(name, "sitemap.xml", format!("{before}{rest}"));
     }
+    for (name, rest) in [
+        ("gzip members with nothing in them", gzip("").repeat(2 * MB)),
+        ("gzip blocks with nothing in them", empty_blocks(2 * MB)),
+        ("gzip of spaces", gzip(&repeated(" ", 300 * MB))),
+    ] {
+        let body = [gzip(before), rest].concat();
+        broken += &check_list(name, "sitemap.xml.gz", body);
+    }
     let lines = format!("http://bomb.example/before\n{}", repeated("http://[\n", 40 * MB));
     broken += &check_list("lines that are no URLs", "sitemap.txt", lines);
     let lines = format!("http://bomb.example/before\n{}", repeated("\n", 40 * MB));
@@ -327,7 +354,27 @@ fn so_does_a_list_of_urls() {
     assert!(broken.is_empty(), "{broken}");
 }
 
-fn check_list(name: &str, file: &str, body: String) -> String {
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    // Memory takes everything.
+    _ = encoder.write_all(text.as_bytes());
+    encoder.finish().unwrap_or_default()
+}
+
+/// A gzip member that goes on without end: blocks with Huffman codes of their own for two
+/// characters, of which none comes.
+fn empty_blocks(count: usize) -> Vec<u8> {
+    const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    const BLOCK: u128 = 0x4d5_ff10_0000_0000_0081_c004;
+    const BLOCK_BITS: usize = 91;
+    // Eight of them end where a byte ends.
+    let bit = |at: usize| u8::from(BLOCK >> (at % BLOCK_BITS) & 1 == 1) << (at % 8);
+    let byte = |byte: usize| (0..8).map(|at| bit(8 * byte + at)).sum::<u8>();
+    let eight: Vec<u8> = (0..BLOCK_BITS).map(byte).collect();
+    [&HEAD[..], &eight.repeat(count / 8)].concat()
+}
+
+fn check_list(name: &str, file: &str, body: impl Into<Vec<u8>>) -> String {
     let Ok(url) = CrawlUrl::parse(&format!("http://bomb.example/{file}")) else {
         return "no URL".into();
     };

@@ -49,15 +49,21 @@ impl HostPattern {
     }
 
     /// Whether hosts of different owners are meant: `*`, and what is below a public
-    /// suffix, such as `*.co.uk`. What nobody but one owner may see is not for those.
+    /// suffix, such as `*.co.uk`, or consists of such, as `*.kawasaki.jp`. What nobody but
+    /// one owner may see is not for those.
     pub fn is_of_many_owners(&self) -> bool {
         match &self.names {
             Names::Any => true,
             Names::One(_) => false,
-            Names::Below(name) => psl::suffix(name.as_bytes())
-                .is_some_and(|suffix| suffix.is_known() && suffix.as_bytes() == name.as_bytes()),
+            // The list may say that whatever stands before a name makes a suffix of it.
+            Names::Below(name) => is_public_suffix(name) || is_public_suffix(&format!("x.{name}")),
         }
     }
+}
+
+fn is_public_suffix(name: &str) -> bool {
+    psl::suffix(name.as_bytes())
+        .is_some_and(|suffix| suffix.is_known() && suffix.as_bytes() == name.as_bytes())
 }
 
 impl FromStr for HostPattern {
@@ -174,10 +180,20 @@ mod tests {
 
     #[test]
     fn public_suffixes_have_many_owners() {
-        for text in ["*", "*.com", "*.co.uk", "*.github.io", "*:8080"] {
+        for text in [
+            "*",
+            "*.com",
+            "*.co.uk",
+            "*.github.io",
+            "*:8080",
+            "*.kawasaki.jp",
+            "*.anything.kawasaki.jp",
+            "*.compute.amazonaws.com",
+            "*.ck",
+        ] {
             assert!(pattern(text).is_of_many_owners(), "{text}");
         }
-        for text in ["*.example.com", "com", "*.intranet", "example.co.uk"] {
+        for text in ["*.example.com", "com", "*.intranet", "example.co.uk", "*.city.kawasaki.jp"] {
             assert!(!pattern(text).is_of_many_owners(), "{text}");
         }
     }

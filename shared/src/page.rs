@@ -122,7 +122,7 @@ pub enum CharsetSource {
     Mark,
     /// The Content-Type header.
     Header,
-    /// A `<meta>` element in the first 1,024 bytes.
+    /// A `<meta>` element in the first 64 KiB.
     Meta,
     /// The crawl's list of charsets.
     List,

@@ -270,6 +270,9 @@ pub const BODY_LIMIT_MAX: Size = Size::mib(256);
 /// Proxies that a crawl may name; each has connections of its own.
 const PROXIES_MAX: usize = 64;
 
+/// Extraction rules that a crawl may have; each is held against every element of a page.
+const EXTRACT_MAX: usize = 200;
+
 /// The most fetches of one host at the same time that may be asked for.
 pub const CONNECTIONS_MAX: u32 = 16;
 
@@ -411,12 +414,12 @@ impl CrawlSpec {
             ));
         }
         for proxy in self.all_proxies() {
-            let scheme = Url::parse(proxy.reveal()).map(|url| url.scheme().to_owned());
-            if !matches!(scheme.as_deref(), Ok("http" | "https" | "socks5" | "socks5h")) {
+            if !Url::parse(proxy.reveal()).is_ok_and(|url| is_proxy(&url)) {
                 return Err(SpecError::new(
                     "proxy",
                     proxy,
-                    "a URL such as http://host:3128 or socks5://host:1080 is allowed",
+                    "a URL such as http://host:3128 or socks5://host:1080 is allowed, whose host \
+                     is an address or has ASCII letters, digits, `-`, `_` and `.`",
                 ));
             }
         }
@@ -425,6 +428,10 @@ impl CrawlSpec {
             return Err(SpecError::new("proxies", self.proxies.len(), allowed));
         }
         request_rules::validate(&self.headers, &self.credentials, self.cookies)?;
+        if self.extract.len() > EXTRACT_MAX {
+            let allowed = format!("{EXTRACT_MAX} rules are allowed at most");
+            return Err(SpecError::new("extract", self.extract.len(), allowed));
+        }
         let mut names = HashSet::new();
         for rule in &self.extract {
             if rule.name.is_empty() || !names.insert(&rule.name) {
@@ -439,6 +446,14 @@ impl CrawlSpec {
     }
 }
 
+/// Whether a proxy's URL is one to those who connect to it, too. They read it by a
+/// stricter standard, and would do without a proxy, and say nothing, if it were none.
+fn is_proxy(url: &Url) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b);
+    matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h")
+        && url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(fits))
+}
+
 fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SpecError> {
     match value {
         Some(value) if value < least => {
@@ -451,6 +466,10 @@ fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), Spe
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn heading() -> ExtractRule {
+        ExtractRule { name: "heading".into(), select: "h1".into(), attribute: None, many: true }
+    }
 
     #[test]
     fn the_defaults_are_valid_and_polite() {
@@ -468,12 +487,7 @@ mod tests {
             delay: Span::millis(1_500),
             body_limit: Size::bytes(1_234_567),
             allow_net: vec!["127.0.0.0/8".parse().unwrap()],
-            extract: vec![ExtractRule {
-                name: "heading".into(),
-                select: "h1".into(),
-                attribute: None,
-                many: true,
-            }],
+            extract: vec![heading()],
             ..CrawlSpec::default()
         };
         assert_eq!(CrawlSpec::from_json(&spec.to_json()).unwrap(), spec);
@@ -497,11 +511,43 @@ mod tests {
                 error(|s| s.proxies = vec!["ftp://u:w@x".into()]),
                 ["proxy = \"ftp://x\"", "http://host:3128", "socks5://"],
             ),
+            (
+                error(|s| s.extract = vec![heading(); EXTRACT_MAX + 1]),
+                ["extract", "\"201\"", "200 rules"],
+            ),
             (error(|s| s.include = vec!["[".into()]), ["include", "\"[\"", "regular expression"]),
         ] {
             for part in parts {
                 assert!(error.contains(part), "{error:?} should contain {part:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_others_could_not_read_is_refused() {
+        let validate = |proxy: &str| {
+            CrawlSpec { proxy: Some(proxy.into()), ..CrawlSpec::default() }.validate()
+        };
+        for proxy in [
+            "socks5h://{proxy}:1080",
+            "socks5://b\u{fc}cher.example:1080",
+            "socks5://a%20b:1080",
+            "socks5://a`b",
+            "socks5:///x",
+            "socks5:x",
+            "http://{proxy}:3128",
+            "http://",
+        ] {
+            let error = validate(proxy).unwrap_err().to_string();
+            assert!(error.contains("proxy = ") && error.contains(proxy), "{error}");
+        }
+        for proxy in [
+            "http://b\u{fc}cher.example:3128",
+            "https://user:w%40rd@my_proxy-1.example",
+            "socks5://[::1]:1080",
+            "socks5h://user:word@10.1.0.2",
+        ] {
+            validate(proxy).unwrap();
         }
     }
 

@@ -20,6 +20,9 @@ const RATIO_MAX: usize = 200;
 /// Bytes of room that a decoder is given at least.
 const ROOM: usize = 16 * 1024;
 
+/// Bytes of a file that are decoded between two questions whether it is late.
+const PIECE: usize = 4 * 1024;
+
 /// Gzip members of one body at most. Each needs a new decoder, so a body of
 /// nothing but empty members would cost more than its bytes do.
 const MEMBERS_MAX: u32 = 4096;
@@ -99,6 +102,17 @@ pub fn undone<'a>(
     let mut out = Decoded::new(0, limit);
     let read = chunks.into_iter().try_for_each(|chunk| decoder.write(chunk, &mut out));
     Some((out.into_bytes(), read.is_ok() && decoder.is_whole()))
+}
+
+/// What comes out of a file that is compressed by gzip, `limit` bytes at most and as much as
+/// came before it `is_late`, and whether that is all of it.
+pub(crate) fn gunzipped(file: &[u8], limit: usize, is_late: &dyn Fn() -> bool) -> (Vec<u8>, bool) {
+    let mut decoder = Decoder::new(Coding::Gzip);
+    let mut out = Decoded::new(0, limit);
+    let read = file.chunks(PIECE).all(|piece| decoder.write(piece, &mut out).is_ok() && !is_late());
+    // What came of the piece that went too far is cut there, too.
+    out.bytes.truncate(limit);
+    (out.into_bytes(), read && decoder.is_whole())
 }
 
 impl Decoder {

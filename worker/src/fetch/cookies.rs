@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cookie_store::{Cookie, CookieDomain, CookieStore};
+use cookie_store::{Cookie, CookieDomain, CookieStore, RawCookie};
 use http::{HeaderMap, HeaderValue, header::SET_COOKIE};
 use moka::sync::Cache;
 use trawl_shared::url::CrawlUrl;
@@ -19,6 +19,9 @@ const COOKIES_MAX: usize = 50;
 /// Bytes of one cookie, its attributes included. A longer one is refused.
 const COOKIE_BYTES_MAX: usize = 4 * 1024;
 
+/// Bytes of a cookie's path. One with a longer path is refused.
+const PATH_BYTES_MAX: usize = 1024;
+
 /// Bytes of the cookies that one request carries. Further ones stay.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
@@ -27,6 +30,9 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What a jar costs besides its cookies.
 const JAR_BYTES: usize = 256;
+
+/// What a cookie costs besides its texts; most of it is the table of its path.
+const STORED_BYTES: usize = 1536;
 
 /// The cookies of one crawl.
 pub(super) struct Cookies {
@@ -86,7 +92,7 @@ impl Cookies {
 /// The cookie of a Set-Cookie header, unless it is to be refused.
 fn acceptable(line: &HeaderValue, url: &CrawlUrl, parsed: &Url) -> Option<Cookie<'static>> {
     let line = line.to_str().ok().filter(|line| line.len() <= COOKIE_BYTES_MAX)?;
-    let cookie = Cookie::parse(line, parsed).ok()?.into_owned();
+    let cookie = compact(Cookie::parse(line, parsed).ok()?, parsed)?;
     let is_wider_than_its_owner = match &cookie.domain {
         // A public suffix is shorter than every registrable domain below it.
         CookieDomain::Suffix(domain) => domain.len() < url.domain().len(),
@@ -97,7 +103,20 @@ fn acceptable(line: &HeaderValue, url: &CrawlUrl, parsed: &Url) -> Option<Cookie
         && url.address().is_none()
         && psl::domain(url.host().as_bytes()).is_none();
     let is_header = !line.chars().any(char::is_control);
-    (is_header && !is_wider_than_its_owner && !is_of_a_suffix).then_some(cookie)
+    let is_deep = cookie.path.len() > PATH_BYTES_MAX;
+    let is_refused = !is_header || is_deep || is_wider_than_its_owner || is_of_a_suffix;
+    (!is_refused).then_some(cookie)
+}
+
+/// The cookie without its line, which would be kept as long as it.
+fn compact(cookie: Cookie<'_>, url: &Url) -> Option<Cookie<'static>> {
+    let mut texts = RawCookie::new(cookie.name().to_owned(), cookie.value().to_owned());
+    texts.set_secure(cookie.secure());
+    let mut compact = Cookie::try_from_raw_cookie(&texts, url).ok()?;
+    compact.path = cookie.path;
+    compact.domain = cookie.domain;
+    compact.expires = cookie.expires;
+    Some(compact)
 }
 
 fn put(jar: &mut CookieStore, cookie: Cookie<'static>, url: &Url) {
@@ -115,8 +134,14 @@ fn put(jar: &mut CookieStore, cookie: Cookie<'static>, url: &Url) {
     }
 }
 
+/// The bytes that a jar's cookies take. Name, path and domain stand in the cookie, and
+/// again in the tables that it is found by.
 fn bytes(jar: &CookieStore) -> usize {
-    jar.iter_any().map(|cookie| JAR_BYTES + cookie.name().len() + cookie.value().len()).sum()
+    let texts = |cookie: &Cookie<'_>| {
+        let domain = cookie.domain.as_cow().map_or(0, |domain| domain.len());
+        2 * (cookie.name().len() + cookie.path.len() + domain) + cookie.value().len()
+    };
+    jar.iter_any().map(|cookie| STORED_BYTES + texts(cookie)).sum()
 }
 
 fn lock(jar: &Mutex<CookieStore>) -> std::sync::MutexGuard<'_, CookieStore> {
@@ -215,5 +240,24 @@ mod tests {
         }
         cookies.jars.run_pending_tasks();
         assert!(cookies.jars.weighted_size() <= BYTES_MAX);
+    }
+
+    #[test]
+    fn all_that_is_stored_of_a_cookie_is_weighed() {
+        let cookies = Cookies::new();
+        let (path, padding) = (format!("/{}", "p".repeat(1_000)), "x".repeat(2_000));
+        let site = format!("https://bad.example{path}/");
+        set(&cookies, &site, &[&format!("a=1; Path={path}; Padding={padding}; Max-Age=60")]);
+        assert_eq!(sent(&cookies, &site), "a=1");
+        let jar = cookies.jars.get("bad.example").unwrap();
+        let stored = format!("{:?}", lock(&jar).iter_any().next().unwrap());
+        assert!(!stored.contains("xx") && stored.matches(&path).count() == 1, "{stored}");
+        let weight = bytes(&lock(&jar));
+        assert!((STORED_BYTES + 2 * path.len()..STORED_BYTES + 2_100).contains(&weight));
+
+        // A path may also be that of the page.
+        let deep = format!("https://bad.example/{}/", "p".repeat(1_024));
+        set(&cookies, &deep, &["b=2", &format!("c=3; Path=/{}", "p".repeat(1_024)), "d=4; Path=/"]);
+        assert_eq!(sent(&cookies, &deep), "d=4");
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
+    HeaderMap, HeaderValue, Method, Uri, Version,
     header::{
         ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, USER_AGENT,
     },
@@ -37,6 +37,7 @@ use trawl_shared::{
     units::Span,
     url::CrawlUrl,
 };
+use url::Url;
 
 use super::{
     Fetch, FetchError, Page, Timeout,
@@ -423,7 +424,9 @@ fn routes(spec: &CrawlSpec, names: &GuardedResolver) -> Result<Routes, SpecError
         let odd = |cause: String| SpecError::new("proxy", url, cause);
         let reqwest =
             reqwest::Proxy::all(url.reveal()).map_err(|error| odd(cause::deepest(&error)))?;
-        let proxy = Proxy::new(url).ok_or_else(|| odd("a URL with a host is allowed".into()))?;
+        let proxy = Proxy::new(url)
+            .filter(|_| is_understood(url))
+            .ok_or_else(|| odd("a URL with a host that HTTP can read is allowed".into()))?;
         let names = GuardedResolver { proxy_host: Some((&*proxy.host).into()), ..names.clone() };
         let client = client(spec, names, certificates.clone(), Some(reqwest))?;
         Ok(Route { client, proxy: Some(proxy) })
@@ -434,6 +437,14 @@ fn routes(spec: &CrawlSpec, names: &GuardedResolver) -> Result<Routes, SpecError
         routes.push(Route { client, proxy: None });
     }
     Ok(Routes::new(routes))
+}
+
+/// Whether the client can read a proxy's URL. It reads it once more, as what HTTP takes
+/// for a URI, and if it is none it uses no proxy, and says nothing.
+fn is_understood(proxy: &ProxyUrl) -> bool {
+    let Ok(url) = Url::parse(proxy.reveal()) else { return false };
+    let uri = url.as_str().parse::<Uri>();
+    uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
 }
 
 fn client(

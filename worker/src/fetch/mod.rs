@@ -38,6 +38,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use trawl_shared::{page::Truncated, url::CrawlUrl};
 
+pub(crate) use self::coding::gunzipped;
 pub use self::{
     coding::undone,
     error::{FetchError, Timeout},

@@ -7,6 +7,9 @@
 //! make every dead host look alive. `localhost` is always loopback, and never
 //! asked for.
 //!
+//! Answers are remembered here and not by hickory, which keeps whole messages as they
+//! came: of 64 KiB, if a name server likes. Of ours only the addresses are kept.
+//!
 //! [`GuardedResolver`] is the only resolver that connections are made by. It
 //! refuses a whole answer if one address in it is not allowed, so that no name
 //! can lead to a forbidden address, at any time.
@@ -14,26 +17,35 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hickory_resolver::{
     Hosts, TokioResolver,
     config::{LookupIpStrategy, ResolveHosts, ResolverOpts},
-    net::NetError,
+    lookup::Lookup,
+    net::{DnsError, NetError},
     proto::{
         op::Query,
         rr::{Name, RecordType},
     },
 };
+use moka::{Expiry, sync::Cache};
 use reqwest::dns::{Addrs, Resolve, Resolving};
-use tokio::time::timeout;
+use tokio::{join, time::timeout};
 use trawl_shared::units::Span;
 
 use super::{FetchError, guard::Guard};
 
-/// Answers that are kept at most. Two are kept for each name.
-const ANSWERS_MAX: u64 = 16_384;
+/// Bytes of answers that are kept at most. Two answers are kept for each name.
+const ANSWERS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What an answer costs besides its name and its addresses.
+const ANSWER_BYTES: usize = 256;
+
+/// Records that an answer may have. One that has more is refused, since all addresses
+/// are judged and kept.
+const RECORDS_MAX: usize = 256;
 
 /// Addresses of one name that are used at most.
 const ADDRESSES_MAX: usize = 16;
@@ -62,6 +74,16 @@ struct Sources {
     hosts: Hosts,
     /// What asks the name servers, or why there is nothing to ask.
     servers: Result<TokioResolver, String>,
+    /// What they said, by name and type of record.
+    answers: Cache<(Name, RecordType), Answer>,
+}
+
+/// The addresses of a name; none is an answer too.
+#[derive(Clone, Debug)]
+struct Answer {
+    addresses: Arc<[IpAddr]>,
+    /// How long it is used.
+    kept: Duration,
 }
 
 impl Resolver {
@@ -72,10 +94,14 @@ impl Resolver {
             set_options(builder.options_mut());
             builder.build()
         });
-        Self(Arc::new(Sources {
-            hosts: Hosts::from_system().unwrap_or_default(),
-            servers: servers.map_err(|error| error.to_string()),
-        }))
+        let servers = servers.map_err(|error| error.to_string());
+        Self::new(Hosts::from_system().unwrap_or_default(), servers)
+    }
+
+    fn new(hosts: Hosts, servers: Result<TokioResolver, String>) -> Self {
+        let answers = Cache::builder().max_capacity(ANSWERS_BYTES_MAX);
+        let answers = answers.weigher(weight).expire_after(EachItsTime).build();
+        Self(Arc::new(Sources { hosts, servers, answers }))
     }
 
     /// The addresses of `host`, at least one; whether they are permitted is for
@@ -141,31 +167,117 @@ impl Resolver {
     }
 
     async fn ask(&self, name: Name, host: &str) -> Result<Vec<IpAddr>, FetchError> {
-        let failed = |cause: String| FetchError::Dns { host: host.to_owned(), cause };
-        let servers = self.0.servers.as_ref().map_err(|cause| {
-            failed(format!("the system's DNS settings cannot be used: {cause}"))
-        })?;
-        let found = match servers.lookup_ip(name).await {
-            Ok(found) => found.iter().collect(),
-            Err(error) if error.is_no_records_found() => Vec::new(),
-            Err(NetError::Timeout) => return Err(failed("request timed out".into())),
-            Err(error) => return Err(failed(error.to_string())),
+        let answers = if name.is_fqdn() {
+            let (v4, v6) = (RecordType::A, RecordType::AAAA);
+            let (v4, v6) = join!(self.answer(&name, v4), self.answer(&name, v6));
+            vec![v4, v6]
+        } else {
+            // Asked for one by one, the two might be found in different domains.
+            vec![self.answer(&name, RecordType::ANY).await]
         };
-        if found.is_empty() {
-            return Err(FetchError::NoSuchHost { host: host.to_owned() });
+        let addresses = answers.iter().flatten().flat_map(|answer| &*answer.addresses);
+        let found: Vec<IpAddr> = addresses.copied().collect();
+        if !found.is_empty() {
+            return Ok(found);
         }
-        Ok(found)
+        let host = host.to_owned();
+        match answers.into_iter().next() {
+            Some(Err(cause)) => Err(FetchError::Dns { host, cause }),
+            _ => Err(FetchError::NoSuchHost { host }),
+        }
+    }
+
+    /// The addresses of one type, [`RecordType::ANY`] for both, as they are remembered or
+    /// else by the name servers; or why there is no answer, which is not remembered.
+    async fn answer(&self, name: &Name, kind: RecordType) -> Result<Answer, String> {
+        let question = (name.clone(), kind);
+        if let Some(known) = self.0.answers.get(&question) {
+            return Ok(known);
+        }
+        let servers = self
+            .0
+            .servers
+            .as_ref()
+            .map_err(|cause| format!("the system's DNS settings cannot be used: {cause}"))?;
+        let answer = match kind {
+            RecordType::ANY => {
+                let found = servers.lookup_ip(name.clone()).await.map(Lookup::from);
+                let mut answer = Answer::of(found)?;
+                // One of the two may be missing, which is not believed for longer.
+                answer.kept = answer.kept.min(NEGATIVE_TTL_MAX);
+                answer
+            }
+            _ => Answer::of(servers.lookup(name.clone(), kind).await)?,
+        };
+        self.0.answers.insert(question, answer.clone());
+        Ok(answer)
+    }
+}
+
+impl Answer {
+    /// The answer in what came of asking the name servers, or why it is none.
+    fn of(found: Result<Lookup, NetError>) -> Result<Self, String> {
+        let none = |ttl: Option<u32>| {
+            let kept = Duration::from_secs(ttl.unwrap_or(0).into());
+            Self { addresses: [].into(), kept: kept.clamp(NEGATIVE_TTL_MIN, NEGATIVE_TTL_MAX) }
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(NetError::Dns(DnsError::NoRecordsFound(no))) => return Ok(none(no.negative_ttl)),
+            Err(NetError::Timeout) => return Err("request timed out".into()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let records = found.answers();
+        if records.len() > RECORDS_MAX {
+            let count = records.len();
+            return Err(format!("{count} records, and no more than {RECORDS_MAX} are taken"));
+        }
+        let addresses: Arc<[IpAddr]> =
+            records.iter().filter_map(|record| record.data.ip_addr()).collect();
+        match records.iter().map(|record| record.ttl).min() {
+            Some(ttl) if !addresses.is_empty() => {
+                let kept = Duration::from_secs(ttl.into()).clamp(TTL_MIN, TTL_MAX);
+                Ok(Self { addresses, kept })
+            }
+            _ => Ok(none(None)),
+        }
+    }
+}
+
+/// The bytes that an answer takes.
+fn weight((name, _): &(Name, RecordType), answer: &Answer) -> u32 {
+    let bytes = ANSWER_BYTES + name.len() + size_of_val(&*answer.addresses);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Forgets each answer when its own time is over.
+struct EachItsTime;
+
+impl Expiry<(Name, RecordType), Answer> for EachItsTime {
+    fn expire_after_create(
+        &self,
+        _question: &(Name, RecordType),
+        answer: &Answer,
+        _now: Instant,
+    ) -> Option<Duration> {
+        Some(answer.kept)
+    }
+
+    fn expire_after_update(
+        &self,
+        _question: &(Name, RecordType),
+        answer: &Answer,
+        _now: Instant,
+        _left: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(answer.kept)
     }
 }
 
 fn set_options(options: &mut ResolverOpts) {
     options.timeout = TRY;
     options.attempts = 2;
-    options.cache_size = ANSWERS_MAX;
-    options.positive_min_ttl = Some(TTL_MIN);
-    options.positive_max_ttl = Some(TTL_MAX);
-    options.negative_min_ttl = Some(NEGATIVE_TTL_MIN);
-    options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
+    options.cache_size = 0;
     // The hosts file is asked by us, because hickory would still ask the name
     // server for the IPv6 address of a name that the file has an IPv4 one for.
     options.use_hosts_file = ResolveHosts::Never;
@@ -241,7 +353,8 @@ mod tests {
 
     use hickory_resolver::{
         config::{NameServerConfig, ResolverConfig},
-        net::runtime::TokioRuntimeProvider,
+        net::{NoRecords, runtime::TokioRuntimeProvider},
+        proto::{op::ResponseCode, rr::Record},
     };
 
     use super::*;
@@ -257,10 +370,7 @@ mod tests {
             let mut builder =
                 TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
             set_options(builder.options_mut());
-            Self(Arc::new(Sources {
-                hosts: Hosts::default(),
-                servers: Ok(builder.build().unwrap()),
-            }))
+            Self::new(Hosts::default(), Ok(builder.build().unwrap()))
         }
     }
 
@@ -305,6 +415,74 @@ mod tests {
             assert_eq!(names.lookup("BOTH.example.").await.unwrap().len(), 3);
         }
         assert_eq!(questions.load(Ordering::SeqCst), asked);
+    }
+
+    #[tokio::test]
+    async fn absence_is_remembered_and_failure_is_not() {
+        let (server, questions) = name_server(reply).await;
+        let names = Resolver::asking(server);
+        let mut asked = 0;
+        for (host, first, again) in
+            [("gone.example", 2, 0), ("empty.example", 2, 0), ("failing.example", 2, 2)]
+        {
+            for more in [first, again] {
+                assert!(names.lookup(host).await.is_err());
+                let so_far = questions.load(Ordering::SeqCst);
+                // A name server that fails is asked again.
+                assert!((asked + more..=asked + 3 * more).contains(&so_far), "{host}");
+                asked = so_far;
+            }
+        }
+    }
+
+    fn found(records: &[(u32, &str)]) -> Result<Answer, String> {
+        let name = Name::from_ascii("h.example.").unwrap();
+        let records: Vec<_> = records
+            .iter()
+            .map(|(ttl, address)| Record::from_rdata(name.clone(), *ttl, ip(address).into()))
+            .collect();
+        Answer::of(Ok(Lookup::new_with_max_ttl(Query::query(name, RecordType::A), records)))
+    }
+
+    #[test]
+    fn an_answer_is_kept_by_its_ttl_within_limits() {
+        let kept = |records: &[(u32, &str)]| found(records).unwrap().kept.as_secs();
+        for (records, want) in [
+            (&[(0, "1.2.3.4")][..], 30),
+            (&[(29, "1.2.3.4"), (400, "1.2.3.5")], 30),
+            (&[(500, "1.2.3.4"), (400, "1.2.3.5")], 400),
+            (&[(u32::MAX, "1.2.3.4")], 24 * 60 * 60),
+            (&[], 30),
+        ] {
+            assert_eq!(kept(records), want, "{records:?}");
+        }
+        for (ttl, want) in [(None, 30), (Some(0), 30), (Some(100), 100), (Some(u32::MAX), 300)] {
+            let name = Name::from_ascii("h.example.").unwrap();
+            let query = Query::query(name, RecordType::A);
+            let mut none = NoRecords::new(query, ResponseCode::NXDomain);
+            none.negative_ttl = ttl;
+            let answer = Answer::of(Err(none.into())).unwrap();
+            assert_eq!((answer.addresses.len(), answer.kept.as_secs()), (0, want), "{ttl:?}");
+        }
+    }
+
+    #[test]
+    fn giant_answers_are_refused_and_all_answers_are_limited_in_bytes() {
+        let many = found(&[(60, "1.2.3.4"); RECORDS_MAX]).unwrap();
+        assert_eq!(many.addresses.len(), RECORDS_MAX);
+        let refused = found(&[(60, "1.2.3.4"); RECORDS_MAX + 1]).unwrap_err();
+        assert_eq!(refused, "257 records, and no more than 256 are taken");
+
+        let names = Resolver::new(Hosts::default(), Err("nothing".into()));
+        let answers = &names.0.answers;
+        for number in 0..10_000 {
+            let name = Name::from_ascii(format!("{number}.h.example.")).unwrap();
+            answers.insert((name, RecordType::A), many.clone());
+        }
+        answers.run_pending_tasks();
+        // An address takes 17 bytes.
+        assert!((3_000..3_700).contains(&answers.entry_count()), "{}", answers.entry_count());
+        assert!(answers.weighted_size() <= ANSWERS_BYTES_MAX);
     }
 
     #[tokio::test]
@@ -396,8 +574,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_settings_every_look_up_fails_and_says_so() {
-        let sources = Sources { hosts: Hosts::default(), servers: Err("no such file".into()) };
-        let names = Resolver(Arc::new(sources));
+        let names = Resolver::new(Hosts::default(), Err("no such file".into()));
         let error = names.lookup("example.org").await.unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -414,7 +591,7 @@ mod tests {
         let mut hosts = Hosts::default();
         hosts.read_hosts_conf("1.1.1.1 both.example wiki\n".as_bytes()).unwrap();
         let Ok(servers) = &names.0.servers else { panic!() };
-        let names = Resolver(Arc::new(Sources { hosts, servers: Ok(servers.clone()) }));
+        let names = Resolver::new(hosts, Ok(servers.clone()));
         for host in ["both.example", "BOTH.example.", "wiki"] {
             assert_eq!(names.lookup(host).await.unwrap(), [ip("1.1.1.1")]);
         }

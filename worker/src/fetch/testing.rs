@@ -153,9 +153,10 @@ pub(super) fn spec() -> CrawlSpec {
     }
 }
 
-/// A SOCKS5 proxy (RFC 1928) that takes everybody. It answers a request with `code`, and
-/// for 0 with this site's answers, whatever host it was asked for. Returns its address and
-/// the hosts that it was asked for.
+/// A SOCKS5 proxy (RFC 1928) that takes everybody, but wants a user and a word if it is
+/// offered some (RFC 1929). It answers a request with `code`, and for 0 with this site's
+/// answers, whatever host it was asked for. Returns its address, and who came and what hosts
+/// it was asked for.
 pub(super) async fn socks_proxy(
     code: u8,
     site: SocketAddr,
@@ -170,7 +171,14 @@ pub(super) async fn socks_proxy(
             tokio::spawn(async move {
                 let mut bytes = [0; 512];
                 stream.read_exact(&mut bytes[..3]).await.unwrap();
-                stream.write_all(&[5, 0]).await.unwrap();
+                stream.write_all(&[5, bytes[2]]).await.unwrap();
+                if bytes[2] == 2 {
+                    let length = stream.read(&mut bytes).await.unwrap();
+                    let (user, word) = bytes[2..length].split_at(bytes[1].into());
+                    let came = [user, b":", &word[1..]].concat();
+                    hosts.lock().unwrap().push(String::from_utf8(came).unwrap());
+                    stream.write_all(&[1, 0]).await.unwrap();
+                }
                 let length = stream.read(&mut bytes).await.unwrap();
                 let host = match bytes[3] {
                     3 => String::from_utf8_lossy(&bytes[5..length - 2]).into_owned(),

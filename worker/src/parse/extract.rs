@@ -22,8 +22,14 @@ use super::tree::{Limits, tree};
 /// it.
 const TIME_MAX: Duration = Duration::from_millis(400);
 
-/// Elements between two looks at the clock, which is a system call.
+/// Elements whose classes are named, and rules that are held against an element and do
+/// not match, between two looks at the clock, which is a system call.
 const ELEMENTS_PER_LOOK: usize = 4;
+const RULES_PER_LOOK: usize = 16;
+
+/// Characters and nodes that are looked at for the text of one element.
+const TEXT_CHARS_MAX: usize = 256 * 1024;
+const TEXT_NODES_MAX: usize = 10_000;
 
 /// Bytes of one value that are kept.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -106,10 +112,14 @@ impl Rule {
         Ok(Self { name, selector, attribute, many: rule.many })
     }
 
-    fn value(&self, element: ElementRef<'_>) -> Option<String> {
+    /// The value that an element has for this rule, and whether that is all of it.
+    fn value(&self, element: ElementRef<'_>) -> Option<(String, bool)> {
+        if !self.selector.matches(&element) {
+            return None;
+        }
         match &self.attribute {
             None => Some(text(element)),
-            Some(name) => attribute(element, name),
+            Some(name) => attribute(element, name).map(|value| (value, true)),
         }
     }
 }
@@ -130,22 +140,33 @@ struct Matcher {
 impl Matcher {
     /// Holds the document's elements against the rules, once, in document order.
     fn run(&mut self, rules: &[Rule], html: &Html, clock: &dyn Fn() -> Duration) {
-        for (count, element) in elements(html).enumerate() {
-            if count % ELEMENTS_PER_LOOK == 0 && clock() >= TIME_MAX {
-                self.cut = true;
-                return;
-            }
+        let is_late = || clock() >= TIME_MAX;
+        if !name_classes(html, &is_late) {
+            self.cut = true;
+            return;
+        }
+        let mut missed = 0_usize;
+        for element in elements(html) {
             for (rule, values) in rules.iter().zip(0..) {
-                let is_open = rule.many || self.values[values].is_empty();
-                if is_open && rule.selector.matches(&element) {
-                    self.keep(values, rule.value(element));
+                if !rule.many && !self.values[values].is_empty() {
+                    continue;
+                }
+                let value = rule.value(element);
+                missed += usize::from(value.is_none());
+                let is_time_to_look = value.is_some() || missed.is_multiple_of(RULES_PER_LOOK);
+                if let Some(value) = value {
+                    self.keep(values, value);
+                }
+                if is_time_to_look && is_late() {
+                    self.cut = true;
+                    return;
                 }
             }
         }
     }
 
-    fn keep(&mut self, rule: usize, value: Option<String>) {
-        let Some(mut value) = value else { return };
+    fn keep(&mut self, rule: usize, (mut value, is_whole): (String, bool)) {
+        self.cut |= !is_whole;
         let room = self.bytes_left.min(VALUE_BYTES_MAX);
         if self.values_left == 0 || value.len() > room {
             self.cut = true;
@@ -170,17 +191,35 @@ fn elements(html: &Html) -> impl Iterator<Item = ElementRef<'_>> {
     nodes.filter_map(ElementRef::wrap)
 }
 
-/// The text of an element and all within, white space folded. Longer text than
-/// [`VALUE_BYTES_MAX`] ends soon after it.
-fn text(element: ElementRef<'_>) -> String {
+/// Gives the classes of all elements their names, which the library would do when a
+/// selector first asks: one selector may ask for those of the whole document at once,
+/// and no clock. Whether there was time for all.
+fn name_classes(html: &Html, is_late: &dyn Fn() -> bool) -> bool {
+    elements(html).zip(0_usize..).all(|(element, count)| {
+        // They are named as soon as one is wanted.
+        let _ = element.value().classes();
+        !count.is_multiple_of(ELEMENTS_PER_LOOK) || !is_late()
+    })
+}
+
+/// The text of an element and all within, white space folded, and whether that is all of
+/// it. Longer text than [`VALUE_BYTES_MAX`] ends soon after it.
+fn text(element: ElementRef<'_>) -> (String, bool) {
     let root = *element;
     let (mut text, mut is_apart) = (String::new(), false);
+    let (mut chars, mut nodes) = (0, 0);
     let mut node = root.first_child();
-    while let Some(current) = node
-        && text.len() <= VALUE_BYTES_MAX
-    {
+    while let Some(current) = node {
+        nodes += 1;
+        if nodes > TEXT_NODES_MAX {
+            return (text, false);
+        }
         if let Node::Text(piece) = current.value() {
             for char in piece.chars() {
+                chars += 1;
+                if chars > TEXT_CHARS_MAX || text.len() > VALUE_BYTES_MAX {
+                    return (text, false);
+                }
                 if char.is_ascii_whitespace() {
                     is_apart = true;
                     continue;
@@ -194,7 +233,7 @@ fn text(element: ElementRef<'_>) -> String {
         }
         node = next(current, root, has_text(current.value()));
     }
-    text
+    (text, true)
 }
 
 /// Whether what is in a node is text of the page for those who read it.
@@ -319,11 +358,52 @@ mod tests {
         let calls = std::cell::Cell::new(0);
         let clock = || {
             calls.set(calls.get() + 1);
-            Duration::from_millis(calls.get() / 2)
+            Duration::from_millis(calls.get() / 10)
         };
         let page = "<p>x".repeat(8_000);
         let found = Extractor::new(&[rule("p", "p", None, true)]).unwrap().fields(&page, &clock);
         let count = found.fields["p"].as_array().unwrap().len();
         assert!(found.cut && (500..8_000).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn the_clock_is_asked_between_the_rules_of_one_element() {
+        let rules: Vec<_> = (0..100).map(|i| rule(&i.to_string(), "p", None, false)).collect();
+        let calls = std::cell::Cell::new(0);
+        let clock = || {
+            calls.set(calls.get() + 1);
+            Duration::from_millis(10 * calls.get())
+        };
+        let found = Extractor::new(&rules).unwrap().fields("<p>x", &clock);
+        let count = found.fields.values().filter(|value| !value.is_null()).count();
+        assert!(found.cut && (1..50).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn what_a_selector_may_ask_of_all_elements_is_done_by_the_clock() {
+        let calls = std::cell::Cell::new(0);
+        let clock = || {
+            calls.set(calls.get() + 1);
+            Duration::from_millis(calls.get())
+        };
+        let page = "<i class='a b'></i>".repeat(2_000);
+        let found = Extractor::new(&[rule("p", "body:has(.none)", None, true)]).unwrap();
+        assert!(found.fields(&page, &clock).cut);
+        assert_eq!(calls.get(), 400);
+    }
+
+    #[test]
+    fn what_is_looked_at_for_a_text_is_limited() {
+        let rules = [rule("div", "div", None, false)];
+        for (within, is_cut) in [
+            (" \n".repeat(TEXT_CHARS_MAX / 2 - 2) + "<p>end", false),
+            (" \n".repeat(TEXT_CHARS_MAX / 2) + "<p>end", true),
+            ("<i> </i>".repeat(TEXT_NODES_MAX / 2 - 2) + "<p>end", false),
+            ("<i> </i>".repeat(TEXT_NODES_MAX / 2) + "<p>end", true),
+        ] {
+            let want = if is_cut { "" } else { "end" };
+            let want = (format!(r#"{{"div":"{want}"}}"#), is_cut);
+            assert_eq!(fields(&rules, &format!("<div>{within}</div>")), want);
+        }
     }
 }

@@ -6,9 +6,8 @@
 //! compressed by gzip. quick-xml's home: it reads a stream of tags, and knows no
 //! entities but XML's own, so that nothing is fetched or multiplied.
 
-use std::{borrow::Cow, collections::HashSet, io::Read, time::Duration};
+use std::{borrow::Cow, collections::HashSet, time::Duration};
 
-use flate2::read::MultiGzDecoder;
 use quick_xml::{
     Reader,
     events::{BytesStart, Event},
@@ -22,6 +21,7 @@ use super::{
     links::{FoundLink, Links, OUTLINKS_BYTES_MAX, OUTLINKS_MAX},
     reference,
 };
+use crate::fetch::gunzipped;
 
 /// Characters of a time that are kept.
 const TIME_CHARS_MAX: usize = 64;
@@ -37,8 +37,15 @@ const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes in which a document's root must begin.
 const PROLOGUE_BYTES_MAX: usize = 4 * 1024;
 
-/// Bytes that a sitemap may have; its standard has the same limit.
-pub(super) const BYTES_MAX: usize = 50 * 1024 * 1024;
+/// Bytes of a body of which is told whether it is a list.
+pub(super) const START_BYTES: usize = 4 * PROLOGUE_BYTES_MAX;
+
+/// Bytes of a list that are read. Its standard allows a sitemap more, which one with as
+/// many URLs as are read seldom has.
+pub(super) const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// CPU time that a list may have taken when its gzip is undone.
+const GZIP_TIME_MAX: Duration = Duration::from_millis(150);
 
 /// CPU time that a list may have taken when it is read. A sitemap of all the bytes and
 /// URLs that its standard allows takes less, if the program is optimised.
@@ -354,7 +361,10 @@ fn push(field: &mut Option<(Field, String)>, piece: &str) {
 /// nor decoded for it.
 pub(super) fn may_be_list(body: &[u8], url: &CrawlUrl) -> bool {
     const MARKS: [&[u8]; 3] = [UTF_8_MARK, b"\xff\xfe", b"\xfe\xff"];
-    let (start, _) = unzipped(&body[..body.len().min(PROLOGUE_BYTES_MAX)], PROLOGUE_BYTES_MAX);
+    // So few bytes take no time.
+    let no_clock = || Duration::ZERO;
+    let start = &body[..body.len().min(PROLOGUE_BYTES_MAX)];
+    let (start, _) = unzipped(start, PROLOGUE_BYTES_MAX, &no_clock);
     let begins_with = |word: &[u8]| {
         let start = start.trim_ascii_start();
         start.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
@@ -378,17 +388,17 @@ fn is_named_sitemap(url: &CrawlUrl) -> bool {
     file.to_ascii_lowercase().contains("sitemap")
 }
 
-/// A body without its gzip, if that is what it is, up to `bytes_max`; and whether
-/// that is all of it.
-pub(super) fn unzipped(body: &[u8], bytes_max: usize) -> (Cow<'_, [u8]>, bool) {
+/// A body without its gzip, if that is what it is, up to `bytes_max` and as long as there
+/// is time; and whether that is all of it. `clock` tells the CPU time spent on the page.
+pub(super) fn unzipped<'b>(
+    body: &'b [u8],
+    bytes_max: usize,
+    clock: &dyn Fn() -> Duration,
+) -> (Cow<'b, [u8]>, bool) {
     if !body.starts_with(b"\x1f\x8b") {
         return (Cow::Borrowed(body), true);
     }
-    let mut plain = Vec::new();
-    let decoder = MultiGzDecoder::new(body);
-    let ended = decoder.take(bytes_max as u64 + 1).read_to_end(&mut plain);
-    let is_whole = ended.is_ok() && plain.len() <= bytes_max;
-    plain.truncate(bytes_max);
+    let (plain, is_whole) = gunzipped(body, bytes_max, &|| clock() >= GZIP_TIME_MAX);
     (Cow::Owned(plain), is_whole)
 }
 
@@ -570,14 +580,43 @@ mod tests {
             encoder.write_all(text).unwrap();
             encoder.finish().unwrap()
         };
+        let unzipped = |body: &[u8], bytes_max| {
+            let (text, is_whole) = unzipped(body, bytes_max, &|| Duration::ZERO);
+            (text.into_owned(), is_whole)
+        };
         let whole = gzip(b"<urlset/>");
-        assert_eq!(unzipped(&whole, 100), (Cow::Borrowed(&b"<urlset/>"[..]), true));
-        assert_eq!(unzipped(&whole, 4), (Cow::Borrowed(&b"<url"[..]), false));
+        assert_eq!(unzipped(&whole, 100), (b"<urlset/>".to_vec(), true));
+        assert_eq!(unzipped(&whole, 4), (b"<url".to_vec(), false));
         assert!(!unzipped(&whole[..12], 100).1);
-        assert_eq!(unzipped(b"<urlset/>", 4), (Cow::Borrowed(&b"<urlset/>"[..]), true));
-        let bomb = gzip(&vec![b' '; 50_000_000]);
+        assert_eq!(unzipped(b"<urlset/>", 4), (b"<urlset/>".to_vec(), true));
+        let two = [gzip(b"<urlset>"), gzip(b"</urlset>")].concat();
+        assert_eq!(unzipped(&two, 100), (b"<urlset></urlset>".to_vec(), true));
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&vec![b' '; 50_000_000]).unwrap();
+        let bomb = encoder.finish().unwrap();
         let (text, is_whole) = unzipped(&bomb, 1_000_000);
         assert_eq!((text.len(), is_whole), (1_000_000, false));
+        // A megabyte is made of whatever is there, and more only of more.
+        let (text, is_whole) = unzipped(&bomb, BYTES_MAX);
+        assert!((1 << 20..BYTES_MAX).contains(&text.len()) && !is_whole, "{}", text.len());
+        let members = [whole, gzip(b"").repeat(100_000)].concat();
+        assert_eq!(unzipped(&members, 100), (b"<urlset/>".to_vec(), false));
+    }
+
+    #[test]
+    fn gzip_is_undone_as_long_as_there_is_time() {
+        let text: String = (0..100_000).map(|n| format!("<url><loc>/{n}</loc></url>")).collect();
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        let zipped = encoder.finish().unwrap();
+        let calls = std::cell::Cell::new(0);
+        let clock = || {
+            calls.set(calls.get() + 1);
+            Duration::from_millis(30 * calls.get())
+        };
+        let (plain, is_whole) = unzipped(&zipped, BYTES_MAX, &clock);
+        assert_eq!((calls.get(), is_whole), (5, false));
+        assert!(!plain.is_empty() && text.as_bytes().starts_with(&plain) && plain.len() < 400_000);
     }
 
     #[test]

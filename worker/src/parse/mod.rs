@@ -27,6 +27,8 @@ mod tree;
 
 mod clock;
 
+use std::time::Duration;
+
 use encoding_rs::Encoding;
 use http::header::{CONTENT_TYPE, LOCATION};
 use serde_json::{Map, Value};
@@ -119,10 +121,12 @@ impl Parser {
     /// feeds if the crawl follows them. HTML has a title and fields besides, and only
     /// answers of status 3xx lead elsewhere.
     pub fn parse(&self, page: &Page) -> Parsed {
+        let start = cpu_time();
+        let clock = || cpu_time().saturating_sub(start);
         let mut directives = Directives::new(&self.product_token);
         directives.headers(&page.headers);
         match page.status {
-            200..300 => self.document(page, directives),
+            200..300 => self.document(page, directives, &clock),
             300..400 => Parsed {
                 location: location(page),
                 directives: directives.into_words(),
@@ -132,34 +136,48 @@ impl Parser {
         }
     }
 
-    /// Reads HTML, a sitemap or a feed; anything else has no links.
-    fn document(&self, page: &Page, directives: Directives) -> Parsed {
+    /// Reads HTML, a sitemap or a feed; anything else has no links. What looked like a list
+    /// and is none has taken of the time that there is.
+    fn document(
+        &self,
+        page: &Page,
+        directives: Directives,
+        clock: &dyn Fn() -> Duration,
+    ) -> Parsed {
         let is_html = is_html(page);
         let may_be_list = !self.lists.is_empty()
             && match is_html {
                 true => feed::begins_like_xml(&page.body),
                 false => feed::may_be_list(&page.body, &page.url),
             };
-        let listed = may_be_list.then(|| self.list(page, &directives)).flatten();
+        let listed = may_be_list.then(|| self.list(page, &directives, clock)).flatten();
         match listed {
             Some(listed) => Parsed { directives: directives.into_words(), ..listed },
-            None if is_html => self.html(page, directives),
+            None if is_html => self.html(page, directives, clock),
             None => Parsed { directives: directives.into_words(), ..Parsed::default() },
         }
     }
 
-    /// Reads a sitemap or a feed, if it is one.
-    fn list(&self, page: &Page, directives: &Directives) -> Option<Parsed> {
-        let start = cpu_time();
-        let clock = || cpu_time().saturating_sub(start);
-        let (body, is_whole) = feed::unzipped(&page.body, self.list_bytes);
-        let is_whole = is_whole && page.truncated.is_none();
+    /// Reads a sitemap or a feed, if it is one, which its start tells.
+    fn list(
+        &self,
+        page: &Page,
+        directives: &Directives,
+        clock: &dyn Fn() -> Duration,
+    ) -> Option<Parsed> {
         let content_type = content_type(page);
-        let decoded =
-            charset::decode(&body, content_type.as_deref(), &self.charsets, is_whole, &clock);
-        let list = List::of(&decoded.text, &page.url);
+        let decode = |body, is_whole| {
+            charset::decode(body, content_type.as_deref(), &self.charsets, is_whole, clock)
+        };
+        let (start, _) = feed::unzipped(&page.body, feed::START_BYTES, clock);
+        let start = decode(&start[..start.len().min(feed::START_BYTES)], false);
+        let list = List::of(&start.text, &page.url);
         let list = list.filter(|list| self.lists.contains(&list.kind()))?;
-        let mut links = list.links(&decoded.text, &page.url, &clock);
+
+        let (body, is_whole) = feed::unzipped(&page.body, self.list_bytes, clock);
+        let is_whole = is_whole && page.truncated.is_none();
+        let decoded = decode(&body, is_whole);
+        let mut links = list.links(&decoded.text, &page.url, clock);
         // A sitemap is made for crawlers; that it is kept from an index says nothing of what
         // it lists.
         if list.kind() == LinkKind::Feed {
@@ -182,23 +200,26 @@ impl Parser {
         }
     }
 
-    fn html(&self, page: &Page, mut directives: Directives) -> Parsed {
-        let start = cpu_time();
-        let clock = || cpu_time().saturating_sub(start);
+    fn html(
+        &self,
+        page: &Page,
+        mut directives: Directives,
+        clock: &dyn Fn() -> Duration,
+    ) -> Parsed {
         let body = page.body.get(..BODY_BYTES_MAX).unwrap_or(&page.body);
         let is_read = body.len() == page.body.len();
         let is_whole = is_read && page.truncated.is_none();
         let content_type = content_type(page);
         let decoded =
-            charset::decode(body, content_type.as_deref(), &self.charsets, is_whole, &clock);
-        let mut links = links::links(&decoded.text, &page.url, &self.wanted, &clock);
+            charset::decode(body, content_type.as_deref(), &self.charsets, is_whole, clock);
+        let mut links = links::links(&decoded.text, &page.url, &self.wanted, clock);
         for (name, content) in &links.metas {
             directives.meta(name, content);
         }
         self.obey(&directives, &mut links);
         let fields = match self.extractor.is_empty() {
             true => extract::Fields::default(),
-            false => self.extractor.fields(&decoded.text, &clock),
+            false => self.extractor.fields(&decoded.text, clock),
         };
         Parsed {
             title: links.title,
@@ -276,8 +297,6 @@ fn begins_like_html(body: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use http::{HeaderMap, HeaderValue, Version};
     use trawl_shared::{
@@ -499,6 +518,28 @@ mod tests {
         assert_eq!(found(b"\xef\xbb\xbf <urlset><url><loc>/x</loc></url>"), [LinkKind::Sitemap]);
         assert_eq!(found(b"<?xml version='1.0'?><html><a href=x>x</a></html>"), [LinkKind::A]);
         assert_eq!(found(b"<html><urlset><a href=x>x</a></html>"), [LinkKind::A]);
+    }
+
+    #[test]
+    fn html_that_begins_as_a_list_may_is_decoded_once_and_by_one_clock() {
+        let garbage = b"\xff".repeat(1_000_000);
+        let body = [b"<?xml version='1.0'?><html><a href=/x>", &garbage[..]].concat();
+        let calls = |follow: &[LinkKind]| {
+            let spec = CrawlSpec { follow: follow.to_vec(), ..CrawlSpec::default() };
+            let calls = std::cell::Cell::new(0);
+            let clock = || {
+                calls.set(calls.get() + 1);
+                Duration::ZERO
+            };
+            let page = page(200, Some("text/html; charset=utf-8"), &body);
+            let parser = Parser::new(&spec).unwrap();
+            let parsed = parser.document(&page, Directives::new("x"), &clock);
+            assert_eq!(parsed.outlinks.len(), 1);
+            calls.get()
+        };
+        let plain = calls(&[LinkKind::A]);
+        assert!(plain > 10, "a look at the clock for each piece");
+        assert_eq!(calls(&[LinkKind::A, LinkKind::Sitemap]), plain);
     }
 
     #[test]

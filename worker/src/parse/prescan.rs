@@ -2,8 +2,9 @@
 //!
 //! This is the HTML standard's "prescan a byte stream to determine its
 //! encoding", step by step, on the first 1,024 bytes: `<meta charset>`,
-//! `<meta http-equiv=content-type>`, then the XML declaration. Later
-//! declarations, for which a browser would start over, are left out.
+//! `<meta http-equiv=content-type>`, then the XML declaration. Where they declare
+//! nothing, `<meta>` elements count that come a little later, for which a browser
+//! would start over.
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252, X_USER_DEFINED};
 
@@ -12,15 +13,20 @@ use super::charset::encoding;
 /// Bytes that are looked at.
 const PRESCAN_BYTES: usize = 1024;
 
+/// Bytes that are looked at if those declare nothing.
+const LATE_BYTES: usize = 64 * 1024;
+
 /// The encoding that the start of `body` declares.
 pub(super) fn prescan(body: &[u8]) -> Option<&'static Encoding> {
-    let head = &body[..body.len().min(PRESCAN_BYTES)];
+    let first = |count: usize| &body[..body.len().min(count)];
+    let head = first(PRESCAN_BYTES);
     match head {
         [b'<', 0, b'?', 0, b'x', 0, ..] => return Some(UTF_16LE),
         [0, b'<', 0, b'?', 0, b'x', ..] => return Some(UTF_16BE),
         _ => {}
     }
-    Cursor { bytes: head, at: 0 }.prescan().or_else(|| xml_encoding(head))
+    let metas = |bytes| Cursor { bytes, at: 0 }.prescan();
+    metas(head).or_else(|| xml_encoding(head)).or_else(|| metas(first(LATE_BYTES)))
 }
 
 /// A place in the bytes. Functions that need more bytes than there are return
@@ -63,7 +69,9 @@ impl Cursor<'_> {
         let mut needs_pragma = false;
         let mut found = None;
         while let Some((name, value)) = self.attribute()? {
-            if names.contains(&name) {
+            // There may be thousands of others.
+            let matters = matches!(&*name, b"http-equiv" | b"content" | b"charset");
+            if !matters || names.contains(&name) {
                 continue;
             }
             match name.as_slice() {
@@ -215,6 +223,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::clock::cpu_time;
 
     #[test]
     fn declarations_of_the_first_bytes() {
@@ -259,9 +268,26 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_1024_bytes_count() {
+    fn the_first_bytes_count_most_and_those_after_64_kib_not_at_all() {
+        let found = |page: String| prescan(page.as_bytes()).map_or("", Encoding::name);
         let page = |before: usize| format!("{}<meta charset=gbk>", " ".repeat(before));
-        assert_eq!(prescan(page(1024 - 18).as_bytes()).map(Encoding::name), Some("GBK"));
-        assert_eq!(prescan(page(1024 - 17).as_bytes()), None);
+        assert_eq!(found(page(1024 - 18)), "GBK");
+        assert_eq!(found(page(1024 - 17)), "GBK");
+        assert_eq!(found(page(64 * 1024 - 18)), "GBK");
+        assert_eq!(found(page(64 * 1024 - 17)), "");
+        let xml = "<?xml encoding='big5'?>".to_owned();
+        assert_eq!(found(xml.clone() + &page(900)), "GBK");
+        assert_eq!(found(xml + &page(2_000)), "Big5");
+        // A comment that does not end in the first bytes hides nothing for good.
+        assert_eq!(found(format!("<!--{}-->{}", " ".repeat(2_000), page(0))), "GBK");
+    }
+
+    #[test]
+    fn a_declaration_of_many_attributes_takes_no_time() {
+        let attributes: String = (0..10_000).map(|n| format!(" a{n}")).collect();
+        let page = format!("<meta{attributes} charset=gbk>");
+        let before = cpu_time();
+        assert_eq!(prescan(page.as_bytes()).map(Encoding::name), Some("GBK"));
+        assert!(cpu_time() - before < std::time::Duration::from_millis(200));
     }
 }

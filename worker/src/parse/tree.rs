@@ -9,14 +9,25 @@
 //! the tree's depth and a tag's attributes, which are limited too. Collecting a
 //! tag's attributes takes time square to their number before there is a token,
 //! which is why text is fed in small pieces.
+//!
+//! Longer names of tags, attributes and classes go into one table of the whole
+//! process, whose 4,096 chains anyone can make names for that meet in one of them.
+//! To put a name in and to take it out again, when the tree is dropped and no clock
+//! is asked, then takes time by the names that are there. So different names are
+//! counted, and the tree is stopped by them too.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use html5ever::{
     TokenizerResult,
     buffer_queue::BufferQueue,
     tendril::StrTendril,
-    tokenizer::{Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts},
+    tokenizer::{Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts},
     tree_builder::{TreeBuilder, TreeBuilderOpts},
 };
 use scraper::{Html, HtmlTreeSink};
@@ -32,6 +43,12 @@ pub(super) struct Limits {
     pub(super) depth: usize,
     /// Attributes of a tag; further ones are dropped.
     pub(super) attributes: usize,
+    /// Classes of an element, ...
+    pub(super) classes: usize,
+    /// ... and bytes of them; further ones are dropped.
+    pub(super) class_bytes: usize,
+    /// Different names longer than [`INLINE_BYTES`].
+    pub(super) names: usize,
     /// What the clock that is given may show.
     pub(super) time: Duration,
 }
@@ -45,6 +62,9 @@ impl Default for Limits {
             nodes: 200_000,
             depth: 512,
             attributes: 1_000,
+            classes: 200,
+            class_bytes: 4 * 1024,
+            names: 5_000,
             time: Duration::from_millis(350),
         }
     }
@@ -52,6 +72,9 @@ impl Default for Limits {
 
 /// Bytes of text that are fed at once.
 const PIECE_BYTES: usize = 512;
+
+/// Bytes of a name that needs no place in the table of names.
+const INLINE_BYTES: usize = 7;
 
 /// Tokens between two looks at the clock, which is a system call.
 const TOKENS_PER_LOOK: u32 = 32;
@@ -71,6 +94,8 @@ pub(super) fn tree(text: &str, limits: Limits, clock: &dyn Fn() -> Duration) -> 
         deadline: limits.time,
         tokens: Cell::new(0),
         nodes: Cell::new(0),
+        names: RefCell::default(),
+        hasher: RandomState::new(),
         is_over: Cell::new(false),
         is_cut: Cell::new(false),
     };
@@ -102,6 +127,9 @@ struct Guard<'c> {
     deadline: Duration,
     tokens: Cell<u32>,
     nodes: Cell<usize>,
+    /// The hashes of the names so far, by a key that nobody can know.
+    names: RefCell<HashSet<u64>>,
+    hasher: RandomState,
     is_over: Cell<bool>,
     is_cut: Cell<bool>,
 }
@@ -116,6 +144,42 @@ impl Guard<'_> {
         if (self.clock)() >= self.deadline {
             self.stop();
         }
+    }
+
+    /// Drops what a tag has too much of.
+    fn cut(&self, tag: &mut Tag) {
+        if tag.attrs.len() > self.limits.attributes {
+            tag.attrs.truncate(self.limits.attributes);
+            self.is_cut.set(true);
+        }
+        for attribute in tag.attrs.iter_mut().filter(|attribute| &*attribute.name.local == CLASS) {
+            let value = &*attribute.value;
+            let kept = &value[..value.floor_char_boundary(self.limits.class_bytes)];
+            let is_whole = kept.len() == value.len();
+            if !is_whole || classes(kept).nth(self.limits.classes).is_some() {
+                let kept: Vec<_> = classes(kept).take(self.limits.classes).collect();
+                attribute.value = StrTendril::from_slice(&kept.join(" "));
+                self.is_cut.set(true);
+            }
+        }
+    }
+
+    /// Counts the names of a tag. Whether there are still no more than may be.
+    fn counts(&self, tag: &Tag) -> bool {
+        let mut names = self.names.borrow_mut();
+        let mut count = |name: &str| {
+            if name.len() > INLINE_BYTES {
+                names.insert(self.hasher.hash_one(name));
+            }
+        };
+        count(&tag.name);
+        for attribute in &tag.attrs {
+            count(&attribute.name.local);
+            if &*attribute.name.local == CLASS {
+                classes(&attribute.value).for_each(&mut count);
+            }
+        }
+        names.len() <= self.limits.names
     }
 
     fn look_at_tree(&self) {
@@ -141,11 +205,13 @@ impl TokenSink for Guard<'_> {
         if self.is_over.get() || matches!(token, Token::ParseError(_)) {
             return TokenSinkResult::Continue;
         }
-        if let Token::TagToken(tag) = &mut token
-            && tag.attrs.len() > self.limits.attributes
-        {
-            tag.attrs.truncate(self.limits.attributes);
-            self.is_cut.set(true);
+        if let Token::TagToken(tag) = &mut token {
+            self.cut(tag);
+            // What ends an element leaves no name behind.
+            if tag.kind == TagKind::StartTag && !self.counts(tag) {
+                self.stop();
+                return TokenSinkResult::Continue;
+            }
         }
         let result = self.builder.process_token(token, line);
         self.look_at_tree();
@@ -163,6 +229,13 @@ impl TokenSink for Guard<'_> {
     fn adjusted_current_node_present_but_not_in_html_namespace(&self) -> bool {
         self.builder.adjusted_current_node_present_but_not_in_html_namespace()
     }
+}
+
+/// The attribute whose words become names.
+const CLASS: &str = "class";
+
+fn classes(value: &str) -> impl Iterator<Item = &str> {
+    value.split_ascii_whitespace()
 }
 
 #[cfg(test)]
@@ -253,6 +326,42 @@ mod tests {
         let (html, is_cut) = tree(&format!("<p{attributes}>x"), limits, &still);
         assert!(is_cut && html.html().ends_with(">x</p></body></html>"));
         assert_eq!(html.html().matches("=\"x\"").count(), limits.attributes);
+    }
+
+    #[test]
+    fn classes_are_limited() {
+        let limits = Limits { names: 100_000, ..Limits::default() };
+        let classes: String = (0..300).map(|i| format!("c{i}\n")).collect();
+        let (html, is_cut) = tree(&format!("<p class='{classes}' id='{classes}'>"), limits, &still);
+        let kept = html.tree.values().find_map(|node| node.as_element()?.attr("class")).unwrap();
+        assert!(is_cut && kept.ends_with("c198 c199"), "{kept}");
+        assert!(html.html().contains("c299"), "only classes are cut");
+        let (html, is_cut) = tree(&format!("<p class='{}'>", "é".repeat(5_000)), limits, &still);
+        assert!(is_cut && html.html().contains(&format!("\"{}\"", "é".repeat(2_048))));
+        let ordinary = "<p class=' a  b\n'>";
+        assert!(!tree(ordinary, limits, &still).1);
+    }
+
+    #[test]
+    fn different_names_are_limited() {
+        let limits = Limits::default();
+        let tags = |each: fn(usize) -> String| (0..20_000).map(each).collect::<String>();
+        for bomb in [
+            tags(|i| format!("<p class='a name{i:05}'>")),
+            tags(|i| format!("<p name{i:05}>")),
+            tags(|i| format!("<name{i:05}></name{i:05}>")),
+            tags(|i| format!("<p {0}a{i} {0}b{i}>", "name-of-an-attribute")),
+        ] {
+            let (html, is_cut) = tree(&bomb, limits, &still);
+            let count = html.tree.nodes().len();
+            assert!(is_cut && (2_500..5_010).contains(&count), "{count}: {}", &bomb[..60]);
+        }
+        for harmless in [
+            tags(|i| format!("<p class='the same {i}' {i}><{i}>")),
+            tags(|i| format!("<p></p class=name{i:05} name{i:05}>")),
+        ] {
+            assert!(!tree(&harmless, limits, &still).1, "{}", &harmless[..60]);
+        }
     }
 
     #[test]

@@ -581,6 +581,42 @@ async fn a_socks_proxy_carries_pages_and_resolves_what_it_should() {
 }
 
 #[tokio::test]
+async fn a_socks_proxy_is_told_the_user_and_the_word_of_its_url() {
+    let site = Site::always(ok(b"by proxy")).await;
+    let (proxy, asked) = socks_proxy(0, site.address).await;
+    let by = format!("socks5h://me:w%40rd%20%C3%A4@{proxy}");
+    let fetcher = fetcher(|spec| spec.proxy = Some(by.into()));
+    let page = fetcher.get(&url("http://host.example/")).await.unwrap();
+    assert_eq!(page.body, "by proxy");
+    assert_eq!(*asked.lock().unwrap(), ["me:w@rd \u{e4}", "host.example"]);
+    // Neither the site nor the record is.
+    let head = String::from_utf8(page.request_head).unwrap();
+    assert!(!head.contains("w@rd") && !site.requests()[0].contains("w@rd"));
+}
+
+/// reqwest would fetch without it, as if none had been asked for.
+#[tokio::test]
+async fn a_proxy_that_the_client_cannot_read_is_refused() {
+    for proxy in ["socks5h://{proxy}:1080", "socks5://b\u{fc}cher.example", "socks5:x", "http://"] {
+        let spec = CrawlSpec { proxies: vec![proxy.into()], ..spec() };
+        let error = HttpFetcher::new(&spec).err().expect(proxy).to_string();
+        assert!(error.contains("proxy = ") && error.contains(proxy), "{error}");
+    }
+    // Whatever a user and a word may have, what was not refused is a proxy.
+    let site = Site::always(ok(b"by proxy")).await;
+    let ends_a_host = |char: &char| r"/\?#".contains(*char);
+    for char in (' '..='~').chain(['\u{e4}', '\u{1f600}']).filter(|char| !ends_a_host(char)) {
+        let spec = CrawlSpec {
+            proxy: Some(format!("http://u{char}:w{char}@{}/", site.address).into()),
+            ..spec()
+        };
+        let Ok(fetcher) = HttpFetcher::new(&spec) else { continue };
+        let page = fetcher.get(&url("http://host.invalid/")).await;
+        assert_eq!(page.map(|page| page.body).unwrap(), "by proxy", "{char:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_proxys_own_name_is_no_way_in() {
     let (server, _) = name_server(|_| Reply::Addresses(vec!["127.0.0.1".parse().unwrap()])).await;
     let names = Resolver::asking(server);
