@@ -214,6 +214,15 @@ impl<S: Store> Frontier<S> {
         self.time_anew(at.host);
     }
 
+    /// A host that crawls have given up is tried again by all of them.
+    pub(super) fn take_up(&mut self, host: u32) {
+        for number in self.gates.get(&host).map_or(&[][..], |gate| &gate.crawls) {
+            if let Some(host) = self.hosts.get_mut(&HostRef { crawl: *number, host }) {
+                host.given_up = false;
+            }
+        }
+    }
+
     /// Takes note of where a worker's hosts are. Of hosts that it does not have, it can
     /// say nothing.
     pub fn note_addresses(&mut self, worker: &str, found: &[(HostRef, IpAddr)], now: Moment) {

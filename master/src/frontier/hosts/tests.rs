@@ -228,6 +228,19 @@ fn a_host_that_fails_too_often_in_a_row_is_given_up() {
 }
 
 #[test]
+fn a_host_that_was_given_up_is_tried_again_by_all_crawls_when_people_say_so() {
+    let seeds = seeds("a", 300);
+    let spec = CrawlSpec { host_attempts: 1, ..spec() };
+    let mut frontier = frontier(spec, &refs(&seeds));
+    let (_, batch) = next_lent(&mut frontier, 0);
+    report(&mut frontier, &batch, refused(), troubled(), 0);
+    let rested = HostChange { rested: true, ..HostChange::default() };
+    frontier.change_host(&key("a"), rested).unwrap();
+    assert_eq!(next_lent(&mut frontier, 0).0, 1, "it is tried, and its queue is not ended");
+    assert_eq!(frontier.status(None)[0].outcomes, []);
+}
+
+#[test]
 fn a_slow_host_is_asked_less_often() {
     let mut frontier = frontier(
         CrawlSpec { delay: Span::secs(2), ..spec() },
