@@ -329,7 +329,7 @@ impl<S: Store> Frontier<S> {
     }
 
     /// The wait after the last visit of a host: longer if it answers slowly.
-    fn host_wait(&self, at: HostRef) -> Duration {
+    pub(super) fn host_wait(&self, at: HostRef) -> Duration {
         let delay = self.host_delay(at);
         match self.known(at.host) {
             Some(row) if row.set_delay_ms.is_none() => {

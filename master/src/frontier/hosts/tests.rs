@@ -426,6 +426,26 @@ fn a_group_that_the_crawl_names_has_a_budget_and_a_rest_of_its_own() {
 }
 
 #[test]
+fn no_more_is_lent_of_a_host_whose_waits_are_long() {
+    let seeds = seeds("a", 20);
+    let mut frontier = frontier(spec(), &refs(&seeds));
+    let (_, batch) = next_lent(&mut frontier, 0);
+    let more = LeaseRequest { worker: "w".into(), hosts: 0, extend: vec![batch.at], crawl: None };
+    assert_eq!(frontier.lease(&more, at(0)).unwrap().len(), 1);
+    let delay = HostChange { delay: Some(Some(limits().lease / 2)), ..HostChange::default() };
+    frontier.change_host(&key("a"), delay).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(1)).unwrap();
+    let (now, _) = next_lent(&mut frontier, 1);
+    assert_eq!(frontier.lease(&more, at(now)).unwrap().len(), 1, "they fit into its lease");
+    let delay = limits().lease / 2 + Duration::from_secs(1);
+    let delay = HostChange { delay: Some(Some(delay)), ..HostChange::default() };
+    frontier.change_host(&key("a"), delay).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(now)).unwrap();
+    let (now, _) = next_lent(&mut frontier, now);
+    assert_eq!(frontier.lease(&more, at(now)).unwrap(), []);
+}
+
+#[test]
 fn a_host_that_is_changed_while_it_is_lent_is_wanted_back() {
     let mut frontier = frontier(spec(), &["http://a.example/1", "http://a.example/2"]);
     let (_, batch) = next_lent(&mut frontier, 0);
