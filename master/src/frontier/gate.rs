@@ -117,8 +117,8 @@ impl<S: Store> Frontier<S> {
     }
 
     /// A crawl takes the host: the others wait until it is freed.
-    pub(super) fn take_host(&mut self, at: HostRef) {
-        self.take_places(at);
+    pub(super) fn take_host(&mut self, at: HostRef, now: Moment) {
+        self.take_places(at, now);
         let Some(gate) = self.gates.get_mut(&at.host) else { return };
         gate.holder = Some(at.crawl);
         for number in &gate.crawls {

@@ -105,14 +105,14 @@ impl<S: Store> Frontier<S> {
     }
 
     /// The host is lent: it takes a place in each of its groups.
-    pub(super) fn take_places(&mut self, at: HostRef) {
+    pub(super) fn take_places(&mut self, at: HostRef, now: Moment) {
         let has_some = self.gates.get(&at.host).is_none_or(|gate| !gate.places.is_empty());
         if has_some {
             return;
         }
         let places = self.groups_of(at);
         for place in &places {
-            self.take_place(*place);
+            self.take_place(*place, now);
         }
         if let Some(gate) = self.gates.get_mut(&at.host) {
             gate.places = places;
@@ -120,8 +120,8 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Returns how many hosts have a place in the group then.
-    fn take_place(&mut self, place: Place) -> u32 {
-        let group = self.groups.groups.entry(place.group).or_default();
+    fn take_place(&mut self, place: Place, now: Moment) -> u32 {
+        let group = self.groups.of(place, now);
         group.lent += 1;
         group.most = group.most.max(place.limit);
         group.lent
@@ -137,7 +137,7 @@ impl<S: Store> Frontier<S> {
         let mut is_over_full = false;
         let has = |places: &[Place], place: &Place| places.iter().any(|it| it.group == place.group);
         for place in places.iter().filter(|place| !has(&former, place)) {
-            is_over_full |= self.take_place(*place) > place.limit;
+            is_over_full |= self.take_place(*place, now) > place.limit;
         }
         for place in former.into_iter().filter(|place| !has(&places, place)) {
             self.free_place(place, now);

@@ -325,7 +325,7 @@ impl<S: Store> Frontier<S> {
                 crawl.row.leases_kept += 1;
                 crawl.dirty = true;
             }
-            self.take_host(at);
+            self.take_host(at, now);
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
             self.leases.insert(

@@ -407,7 +407,7 @@ impl<S: Store> Frontier<S> {
         self.changes.put(keys::lease(token), &row);
         let worker = Arc::clone(worker);
         self.leases.insert(token, Lease { worker, at, open, deadline, is_unknown: false });
-        self.take_host(at);
+        self.take_host(at, now);
         batch
     }
 

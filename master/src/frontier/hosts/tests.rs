@@ -426,6 +426,26 @@ fn a_group_that_the_crawl_names_has_a_budget_and_a_rest_of_its_own() {
 }
 
 #[test]
+fn the_rest_of_a_group_outlives_a_restart_although_one_of_its_hosts_is_lent_then() {
+    let rule = GroupRule {
+        name: "owner".into(),
+        hosts: vec!["*.one.example".parse().unwrap()],
+        hosts_at_once: 2,
+        delay: Span::secs(10),
+    };
+    let spec = CrawlSpec { groups: vec![rule], ..spec() };
+    let seeds: Vec<String> = (0..4).map(|n| format!("http://{n}.one.example/")).collect();
+    let mut frontier = frontier(spec, &refs(&seeds));
+    let lent = lend(&mut frontier, 0);
+    assert_eq!(lent.len(), 2);
+    report(&mut frontier, &lent[0], answered(200), HostNews::default(), 5);
+    let (mut frontier, now) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    assert_eq!(now, at(5));
+    assert_eq!(lend(&mut frontier, 14), [], "a place rests, and the other one is taken");
+    assert_eq!(lend(&mut frontier, 15).len(), 1);
+}
+
+#[test]
 fn no_more_is_lent_of_a_host_whose_waits_are_long() {
     let seeds = seeds("a", 20);
     let mut frontier = frontier(spec(), &refs(&seeds));
