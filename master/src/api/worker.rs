@@ -36,7 +36,7 @@ use trawl_shared::{
 use super::millis;
 use crate::{
     crawl::{Crawls, Delivery, Records},
-    frontier::{self, HandBack, HostNews, Offer, Outcome, ROBOTS_BYTES_MAX, Report, RobotsNews},
+    frontier::{self, HandBack, HostNews, Offer, Outcome, ROBOTS_BYTES_MAX, Report, RobotsNews, SILENCE_MAX_MS},
     store::{keys::HostRef, rows::RobotsRow},
     workers::{Activity, Caller, Hello},
 };
@@ -220,7 +220,7 @@ impl v1::worker_server::Worker for WorkerApi {
         let RobotsRequest { worker, session, host } = request.into_inner();
         let found = self.crawls.robots(caller(&worker, session)?, host).await?;
         let (row, text) = found.unwrap_or_default();
-        Ok(Response::new(RobotsReply { state: robots_state(&row), text }))
+        Ok(Response::new(RobotsReply { state: robots_state(&row, unix_millis_now()), text }))
     }
 }
 
@@ -454,14 +454,20 @@ fn host_news(news: v1::HostNews) -> HostNews {
     }
 }
 
-/// What a worker needs to know of a robots.txt before it asks for it; none if nothing
-/// is known.
-fn robots_state(row: &RobotsRow) -> Option<v1::RobotsState> {
-    let now = unix_millis_now();
-    let since = |then: u64| (then > 0).then(|| now.saturating_sub(then));
-    let (age_ms, unavailable_ms) = (since(row.fetched_at), since(row.unavailable_since));
-    (age_ms.is_some() || unavailable_ms.is_some())
-        .then_some(v1::RobotsState { age_ms, unavailable_ms })
+/// What a worker needs to know of a robots.txt before it asks for it, at that time in Unix
+/// milliseconds; none if nothing is known.
+fn robots_state(row: &RobotsRow, now: u64) -> Option<v1::RobotsState> {
+    // By a clock that was put back a time may lie ahead. What was fetched then counts as
+    // older than any, and what could not be had then says nothing.
+    let since = |then: u64| now.checked_sub(then);
+    let age_ms = (row.fetched_at > 0).then(|| since(row.fetched_at).unwrap_or(u64::MAX));
+    let failed_ms = since(row.unavailable_at).filter(|_| row.unavailable_at > 0);
+    // It was not without one all the time, as far as is known.
+    let is_known_to_last = failed_ms.is_some_and(|ago| ago <= SILENCE_MAX_MS);
+    let unavailable_ms = since(row.unavailable_since)
+        .filter(|_| row.unavailable_since > 0 && is_known_to_last);
+    (age_ms.is_some() || failed_ms.is_some())
+        .then_some(v1::RobotsState { age_ms, unavailable_ms, failed_ms })
 }
 
 fn unix_millis_now() -> u64 {
@@ -534,7 +540,7 @@ fn host_batch(batch: frontier::Batch, lease_ms: u64) -> HostBatch {
         host_key: batch.host_key,
         lease_ms,
         delay_ms: millis(batch.delay),
-        robots: batch.robots.as_ref().and_then(robots_state),
+        robots: batch.robots.and_then(|row| robots_state(&row, unix_millis_now())),
         connections: batch.connections,
         delay_is_set: batch.delay_is_set,
         urls: batch
@@ -601,4 +607,36 @@ fn printable(text: &str) -> String {
 
 fn some_millis(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use trawl_proto::v1::RobotsState;
+
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+
+    fn failed(since: u64, at: u64) -> RobotsRow {
+        RobotsRow { unavailable_since: since, unavailable_at: at, ..RobotsRow::default() }
+    }
+
+    #[test]
+    fn one_failure_long_ago_does_not_make_a_host_one_without_robots_txt() {
+        let now = 100 * DAY;
+        let told = |row| robots_state(&row, now).unwrap();
+        let lasting = told(failed(now - 40 * DAY, now - 3 * DAY));
+        assert_eq!((lasting.unavailable_ms, lasting.failed_ms), (Some(40 * DAY), Some(3 * DAY)));
+        let once = told(failed(now - 40 * DAY, now - 40 * DAY));
+        assert_eq!((once.unavailable_ms, once.failed_ms), (None, Some(40 * DAY)));
+        assert_eq!(robots_state(&RobotsRow::default(), now), None);
+    }
+
+    #[test]
+    fn what_a_clock_says_that_was_put_back_is_not_taken_for_fresh() {
+        let row = RobotsRow { fetched_at: 10 * DAY, ..failed(11 * DAY, 12 * DAY) };
+        let had_one = RobotsState { age_ms: Some(u64::MAX), ..RobotsState::default() };
+        assert_eq!(robots_state(&row, 9 * DAY), Some(had_one));
+        assert_eq!(robots_state(&row, 10 * DAY).unwrap().age_ms, Some(0));
+    }
 }

@@ -51,7 +51,7 @@ pub use self::{
     lease::HandBack,
     quarantine::{Quarantined, Release, Released},
     report::{Judgement, Outcome, Report, Ticket},
-    robots::{ROBOTS_BYTES_MAX, RobotsFile, RobotsNews},
+    robots::{ROBOTS_BYTES_MAX, RobotsFile, RobotsNews, SILENCE_MAX_MS},
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, HostStatus, Specification, Trouble},
     walk::Piece,
