@@ -14,7 +14,7 @@ use super::{
     super::{
         Batch, Frontier, HandBack, HostNews, Judgement, LeaseRequest, Moment, Outcome, Report,
         RobotsNews,
-        model::{PLACE, answered, frontier, lend, limits, spec, submit, urls},
+        model::{PLACE, answer, answered, frontier, lend, limits, spec, submit, urls},
     },
     HostChange,
 };
@@ -443,6 +443,18 @@ fn the_rest_of_a_group_outlives_a_restart_although_one_of_its_hosts_is_lent_then
     assert_eq!(now, at(5));
     assert_eq!(lend(&mut frontier, 14), [], "a place rests, and the other one is taken");
     assert_eq!(lend(&mut frontier, 15).len(), 1);
+}
+
+#[test]
+fn a_group_that_nothing_was_lent_of_is_forgotten() {
+    let spec = CrawlSpec { depth: Some(5), ..spec() };
+    let mut frontier = frontier(spec, &["http://a.example/", "http://b.example/"]);
+    let lent = lend(&mut frontier, 0);
+    let links: Vec<String> = (0..20).map(|n| format!("http://www.site{n}.test/")).collect();
+    answer(&mut frontier, &lent[..1], &refs(&links), 1);
+    // Each is called, and found to lie deeper than the crawl has come.
+    assert_eq!(lend(&mut frontier, 2), []);
+    assert_eq!(frontier.groups_in_memory(), 1, "that of the host that is lent");
 }
 
 #[test]
