@@ -458,6 +458,25 @@ fn a_group_that_nothing_was_lent_of_is_forgotten() {
 }
 
 #[test]
+fn a_host_in_a_groups_line_says_so_and_is_not_due() {
+    let seeds: Vec<String> = (0..2).map(|n| format!("http://h{n}.farm.example/")).collect();
+    let spec = CrawlSpec { group_hosts: 1, ..spec() };
+    let mut frontier = frontier(spec, &refs(&seeds));
+    let lent = lend(&mut frontier, 0);
+    assert_eq!(lent.len(), 1);
+    let waits = |frontier: &Memory| {
+        let hosts = frontier.hosts(None, "", 10, at(1)).0;
+        hosts.into_iter().find(|host| host.key != lent[0].host_key).unwrap()
+    };
+    let status = waits(&frontier);
+    assert!(status.rests.contains("at the same time"), "{status:?}");
+    assert_eq!(status.ready, None);
+    report(&mut frontier, &lent[0], answered(200), HostNews::default(), 1);
+    let status = waits(&frontier);
+    assert_eq!((status.rests.as_str(), status.ready), ("", Some(at(0))));
+}
+
+#[test]
 fn no_more_is_lent_of_a_host_whose_waits_are_long() {
     let seeds = seeds("a", 20);
     let mut frontier = frontier(spec(), &refs(&seeds));
