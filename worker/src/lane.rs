@@ -55,7 +55,22 @@ pub(crate) async fn run<F: Fetch>(worker: Arc<Worker<F>>, work: Arc<Work>) {
     let site = Site::default();
     let line = |_| run_line(Line::new(Arc::clone(&worker), Arc::clone(&work), site.clone()));
     join_all((0..work.connections()).map(line)).await;
+    tell(&worker, &work);
     work.end();
+}
+
+/// Has the master told what came of the host's robots.txt, if nothing else was fetched
+/// since whose report would: so it knows how long the host is to be left alone.
+fn tell<F: Fetch>(worker: &Worker<F>, work: &Work) {
+    if let Some(told) = work.untold() {
+        worker.tell_news(told);
+    }
+}
+
+/// Ends the lane, and gives back what is left of it.
+fn give_back<F: Fetch>(worker: &Worker<F>, work: &Work) {
+    tell(worker, work);
+    worker.recall(&work.end());
 }
 
 async fn run_line<F: Fetch>(mut line: Line<F>) {
@@ -73,10 +88,10 @@ async fn run_line<F: Fetch>(mut line: Line<F>) {
         }
         match line.fetch_and_report(&task).await {
             Ok(Done::Well) => {}
-            Ok(Done::Troubled) => worker.recall(&work.end()),
+            Ok(Done::Troubled) => give_back(&worker, &work),
             Ok(done @ (Done::NotYet | Done::NotHere)) => {
                 if done == Done::NotHere {
-                    worker.recall(&work.end());
+                    give_back(&worker, &work);
                 }
                 if !work.put_back(task) {
                     worker.recall_one(token);
@@ -113,7 +128,8 @@ enum NoOutcome {
     LetGo,
     /// The host is not free yet, or the URL is wanted back.
     NotYet,
-    /// Enough hosts are visited at the host's address, or the worker drains and cannot wait.
+    /// Enough hosts are visited at the host's address, or the worker drains and cannot wait,
+    /// or the host asks for rest.
     NotHere,
 }
 
@@ -347,22 +363,23 @@ impl<F: Fetch> Line<F> {
         let news = news::of_robots(&fetched, took);
         let is_troubled = news.as_ref().is_some_and(|news| news.troubled);
         work.keep_news(news);
-        match source.learn(fetched).await {
-            Ok(rules) => {
-                let rules = work.keep_rules(lease.spec_version, rules);
-                work.hold(Instant::now() + rules.crawl_delay().unwrap_or_default());
-                Ok(Ok(rules))
-            }
-            Err(error) => {
-                if is_troubled {
-                    // The other lines, which wait for the rules, are not to ask again.
-                    work.end();
-                }
-                Ok(Err(error))
-            }
+        let learned = source.learn(fetched).await;
+        if is_troubled {
+            // The other lines, which wait for the rules, are not to ask again.
+            work.end();
         }
     }
 
+        let rules = match learned {
+            Ok(rules) => work.keep_rules(lease.spec_version, rules),
+            Err(error) => return Ok(Err(error)),
+        };
+        if is_troubled {
+            // Former rules allow it perhaps, but the host asks for rest.
+            return Err(NoOutcome::NotHere);
+        }
+        work.hold(Instant::now() + rules.crawl_delay().unwrap_or_default());
+        Ok(Ok(rules))
     async fn get(
         &mut self,
         crawl: &ReadyCrawl<F>,
@@ -474,3 +491,6 @@ impl<F: Fetch> Line<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,8 @@ use trawl_proto::{
     v1::{
         self, CrawlReply, CrawlRequest, HandBackReply, HandBackRequest, HostBatch, JoinReply,
         JoinRequest, LeaseReply, LeaseRequest, LeasedUrl, RenewReply, RenewRequest, ReportPart,
-        ReportReply, RobotsReply, RobotsRequest, UrlReport, report_part::Part, robots_news::Found,
-        url_report,
+        ReportReply, RobotsReply, RobotsRequest, UrlReport, report_part::Part,
+        robots_news::Found as RobotsFound, url_report,
     },
 };
 use trawl_shared::{
@@ -36,7 +36,10 @@ use trawl_shared::{
 use super::millis;
 use crate::{
     crawl::{Crawls, Delivery, Records},
-    frontier::{self, HandBack, HostNews, Offer, Outcome, ROBOTS_BYTES_MAX, Report, RobotsNews, SILENCE_MAX_MS},
+    frontier::{
+        self, Found, HandBack, HostNews, HostTold, Offer, Outcome, ROBOTS_BYTES_MAX, Report,
+        RobotsNews, SILENCE_MAX_MS,
+    },
     store::{keys::HostRef, rows::RobotsRow},
     workers::{Activity, Caller, Hello},
 };
@@ -203,13 +206,17 @@ impl v1::worker_server::Worker for WorkerApi {
         &self,
         request: Request<HandBackRequest>,
     ) -> Result<Response<HandBackReply>, Status> {
-        let HandBackRequest { worker, tokens, all, session, found } = request.into_inner();
+        let HandBackRequest { worker, tokens, all, session, found, told } = request.into_inner();
         let tokens = tokens.into_iter().map(Token).collect();
         let leases = if all { HandBack::All } else { HandBack::Tokens(tokens) };
         let found = found.iter().take(HOSTS_MAX);
         let found =
             found.filter_map(|it| Some((host_ref(it.host.as_ref()?), from_octets(&it.address)?)));
-        self.crawls.hand_back(caller(&worker, session)?, leases, found.collect()).await?;
+        let found = Found {
+            addresses: found.collect(),
+            told: told.into_iter().map(host_told).collect::<Result<_, _>>()?,
+        };
+        self.crawls.hand_back(caller(&worker, session)?, leases, found).await?;
         Ok(Response::new(HandBackReply {}))
     }
 
@@ -278,7 +285,9 @@ impl Group {
                 self.more_offers = report.offers.len() >= CHUNK_OFFERS;
                 let records = std::mem::take(&mut report.records);
                 self.missing = records_len(&report)?;
-                self.bytes += REPORT_BYTES + offer_bytes(&report.offers) + robots_bytes(&report);
+                self.bytes += REPORT_BYTES
+                    + offer_bytes(&report.offers)
+                    + robots_bytes(report.host_news.as_ref());
                 self.reports.push((report, Vec::new()));
                 self.add_piece(records)
             }
@@ -357,12 +366,7 @@ fn offer_bytes(offers: &[v1::Offer]) -> usize {
 
 /// Fields without a length of their own are no longer than they need be.
 fn check_sizes(report: &UrlReport) -> Result<(), Status> {
-    let robots = robots_bytes(report);
-    if robots > ROBOTS_BYTES_MAX {
-        return Err(Status::invalid_argument(format!(
-            "a robots.txt may take {ROBOTS_BYTES_MAX} bytes, compressed"
-        )));
-    }
+    check_robots(report.host_news.as_ref())?;
     let detail = match &report.outcome {
         Some(url_report::Outcome::Failure(failure)) => failure.kind.len() + failure.detail.len(),
         Some(url_report::Outcome::Response(response)) => response.sha1.len(),
@@ -383,12 +387,20 @@ fn check_offers(offers: &[v1::Offer]) -> Result<(), Status> {
     }
 }
 
-/// Bytes of the robots.txt that comes with a report.
-fn robots_bytes(report: &UrlReport) -> usize {
-    let robots = report.host_news.as_ref().and_then(|news| news.robots.as_ref());
-    match robots.and_then(|robots| robots.found.as_ref()) {
-        Some(Found::Text(text)) => text.len(),
-        Some(Found::Unavailable(reason)) => reason.len(),
+fn check_robots(news: Option<&v1::HostNews>) -> Result<(), Status> {
+    match robots_bytes(news) <= ROBOTS_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Status::invalid_argument(format!(
+            "a robots.txt may take {ROBOTS_BYTES_MAX} bytes, compressed"
+        ))),
+    }
+}
+
+/// Bytes of the robots.txt that comes with what is told of a host.
+fn robots_bytes(news: Option<&v1::HostNews>) -> usize {
+    match news.and_then(|news| news.robots.as_ref()).and_then(|robots| robots.found.as_ref()) {
+        Some(RobotsFound::Text(text)) => text.len(),
+        Some(RobotsFound::Unavailable(reason)) => reason.len(),
         None => 0,
     }
 }
@@ -430,7 +442,7 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
             id,
             outcome,
             offers: offers.map(offer).collect(),
-            host_delay: report.host_delay_ms.map(|ms| Duration::from_millis(ms).min(REST_MAX)),
+            host_delay: host_delay(report.host_delay_ms),
             news: report.host_news.map(host_news),
             reported_at: unix_millis_now(),
         },
@@ -440,8 +452,8 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
 
 fn host_news(news: v1::HostNews) -> HostNews {
     let robots = news.robots.and_then(|robots| robots.found).map(|found| match found {
-        Found::Text(text) => RobotsNews::Found(text),
-        Found::Unavailable(reason) => {
+        RobotsFound::Text(text) => RobotsNews::Found(text),
+        RobotsFound::Unavailable(reason) => {
             RobotsNews::Unavailable(reason.chars().take(CHARS_MAX).collect())
         }
     });
@@ -454,6 +466,21 @@ fn host_news(news: v1::HostNews) -> HostNews {
     }
 }
 
+fn host_told(told: v1::HostTold) -> Result<HostTold, Status> {
+    check_robots(told.news.as_ref())?;
+    let host = told.host.ok_or_else(|| Status::invalid_argument("nothing is told of no host"))?;
+    Ok(HostTold {
+        at: host_ref(&host),
+        news: told.news.map(host_news).unwrap_or_default(),
+        delay: host_delay(told.host_delay_ms),
+        told_at: unix_millis_now(),
+    })
+}
+
+fn host_delay(ms: Option<u64>) -> Option<Duration> {
+    ms.map(|ms| Duration::from_millis(ms).min(REST_MAX))
+}
+
 /// What a worker needs to know of a robots.txt before it asks for it, at that time in Unix
 /// milliseconds; none if nothing is known.
 fn robots_state(row: &RobotsRow, now: u64) -> Option<v1::RobotsState> {
@@ -464,10 +491,13 @@ fn robots_state(row: &RobotsRow, now: u64) -> Option<v1::RobotsState> {
     let failed_ms = since(row.unavailable_at).filter(|_| row.unavailable_at > 0);
     // It was not without one all the time, as far as is known.
     let is_known_to_last = failed_ms.is_some_and(|ago| ago <= SILENCE_MAX_MS);
-    let unavailable_ms = since(row.unavailable_since)
-        .filter(|_| row.unavailable_since > 0 && is_known_to_last);
-    (age_ms.is_some() || failed_ms.is_some())
-        .then_some(v1::RobotsState { age_ms, unavailable_ms, failed_ms })
+    let unavailable_ms =
+        since(row.unavailable_since).filter(|_| row.unavailable_since > 0 && is_known_to_last);
+    (age_ms.is_some() || failed_ms.is_some()).then_some(v1::RobotsState {
+        age_ms,
+        unavailable_ms,
+        failed_ms,
+    })
 }
 
 fn unix_millis_now() -> u64 {
@@ -584,7 +614,8 @@ fn room_for(report: &UrlReport) -> Result<u32, Status> {
         _ => offer_bytes(&report.offers),
     };
     let bytes = records_len(report)?
-        + (REPORT_BYTES + DETAIL_BYTES_MAX + offers + robots_bytes(report)) as u64;
+        + (REPORT_BYTES + DETAIL_BYTES_MAX + offers + robots_bytes(report.host_news.as_ref()))
+            as u64;
     Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 

@@ -46,7 +46,7 @@ pub(crate) use self::admit::StoredSpec;
 pub use self::{
     admit::{Offer, Submitted},
     changes::Written,
-    gate::HostNews,
+    gate::{Found, HostNews, HostTold},
     hosts::{HostAccount, HostChange},
     lease::HandBack,
     quarantine::{Quarantined, Release, Released},

@@ -11,7 +11,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
-use trawl_proto::v1::{HostBatch, HostNews, LeasedUrl, RobotsState};
+use trawl_proto::v1::{HostBatch, HostNews, HostRef, HostTold, LeasedUrl, RobotsState};
 use trawl_shared::{
     lease::Token,
     politeness::adaptive_delay,
@@ -19,7 +19,7 @@ use trawl_shared::{
     spec::{CONNECTIONS_MAX, CrawlSpec},
 };
 
-use crate::{master::Life, robots::Remembered};
+use crate::{account::millis, master::Life, robots::Remembered};
 
 /// A lane asks for more URLs when what it has left takes no longer than this.
 const LOW_WATER: Duration = Duration::from_secs(1);
@@ -37,6 +37,7 @@ fn low_water(delay: Duration) -> usize {
 /// which add.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
+    host: HostRef,
     state: Mutex<WorkState>,
     /// Told when there is more to do, or nothing any more.
     changed: Notify,
@@ -166,8 +167,9 @@ impl Batch {
 impl Work {
     /// What a new lane begins with.
     pub(crate) fn of(batch: Batch) -> Self {
+        let host = HostRef { crawl: batch.lease.crawl, host: batch.lease.host };
         let state = WorkState { batches: VecDeque::from([batch]), ..WorkState::default() };
-        Self { state: Mutex::new(state), ..Self::default() }
+        Self { host, state: Mutex::new(state), ..Self::default() }
     }
 
     /// Lines to the host at the same time.
@@ -307,6 +309,15 @@ impl Work {
 
     /// No line fetches before this.
     pub(super) fn hold(&self, until: Instant) {
+    /// The same for when no report is to carry it: with the delay that the host asks for.
+    pub(super) fn untold(&self) -> Option<HostTold> {
+        let mut state = self.lock();
+        let news = state.news.take()?;
+        let rules = state.rules.as_ref().map(|held| &held.rules.rules);
+        let delay = rules.map(|rules| millis(rules.crawl_delay().unwrap_or_default()));
+        Some(HostTold { host: Some(self.host), news: Some(news), host_delay_ms: delay })
+    }
+
         let mut state = self.lock();
         state.free_at = state.free_at.max(Some(until));
     }

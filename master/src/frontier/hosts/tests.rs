@@ -12,8 +12,8 @@ use trawl_shared::{
 
 use super::{
     super::{
-        Batch, Frontier, HandBack, HostNews, Judgement, LeaseRequest, Moment, Outcome, Report,
-        RobotsNews,
+        Batch, Frontier, HandBack, HostNews, HostTold, Judgement, LeaseRequest, Moment, Outcome,
+        Report, RobotsNews,
         model::{PLACE, answer, answered, frontier, lend, limits, spec, submit, urls},
     },
     HostChange,
@@ -225,6 +225,39 @@ fn a_host_that_fails_too_often_in_a_row_is_given_up() {
     let account = &frontier.why(None, &seeds[500].parse().unwrap(), at(now)).unwrap()[0];
     let said = format!("{:?}", account.state);
     assert!(said.contains("given up after 3 failures in a row") && said.contains("refused"));
+}
+
+#[test]
+fn what_came_of_a_robots_txt_holds_also_if_its_host_is_given_back_without_a_report() {
+    let seeds = seeds("a", 3);
+    let mut frontier = frontier(spec(), &refs(&seeds));
+    let told = |at, news, delay, secs: u64| {
+        let delay = Some(Duration::from_secs(delay));
+        [HostTold { at, news, delay, told_at: 1_000_000 + secs * 1_000 }]
+    };
+    let robots = |robots| HostNews { robots: Some(robots), ..HostNews::default() };
+    let (_, batch) = next_lent(&mut frontier, 0);
+    let found = robots(RobotsNews::Found(b"zlib".to_vec()));
+    let found = told(batch.at, found, 600, 1);
+    frontier.note_told("somebody else", &found, at(1)).unwrap();
+    assert_eq!(frontier.robots(batch.at.host).unwrap(), None);
+    frontier.note_told("w", &found, at(1)).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(1)).unwrap();
+    frontier.commit(at(1)).unwrap();
+    let (mut frontier, _) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    let (lent_at, batch) = next_lent(&mut frontier, 1);
+    assert_eq!(lent_at, 601);
+    assert_eq!(batch.robots.map(|row| row.fetched_at), Some(1_001_000));
+
+    let retry_after = Some(Duration::from_secs(3_600));
+    let gone = robots(RobotsNews::Unavailable("status 503".into()));
+    let gone = HostNews { retry_after, troubled: true, ..gone };
+    let gone = told(batch.at, gone, 0, 601);
+    frontier.note_told("w", &gone, at(601)).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(601)).unwrap();
+    assert_eq!(next_lent(&mut frontier, 601).0, 601 + 3_600);
+    let account = frontier.host_account(&key("a"), at(601)).unwrap();
+    assert_eq!(account.gate.trouble, "status 503");
 }
 
 #[test]
