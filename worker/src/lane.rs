@@ -4,8 +4,8 @@
 //! delay of its own; what the host's robots.txt or people ask for lies between any two.
 //!
 //! A URL is taken when it may be fetched, not before: until then it can be wanted back.
-//! When the host as a whole is in trouble, the lane gives back what is left and ends:
-//! the master says when the host may be asked again.
+//! When the host as a whole is in trouble, or is not to be asked for long, the lane gives
+//! back what is left and ends: the master says when the host may be asked again.
 
 mod work;
 
@@ -76,12 +76,14 @@ fn give_back<F: Fetch>(worker: &Worker<F>, work: &Work) {
 async fn run_line<F: Fetch>(mut line: Line<F>) {
     let (worker, work) = (Arc::clone(&line.worker), Arc::clone(&line.work));
     while !worker.stop.is_cancelled() {
+        // Others have use for the lane while a host is not to be asked.
+        let longest = worker.master.lease_duration() / 2;
         let next = tokio::select! {
             biased;
-            () = worker.stop.cancelled() => None,
-            next = work.next(line.free_at) => next,
+            () = worker.stop.cancelled() => return,
+            next = work.next(line.free_at, longest) => next,
         };
-        let Some(task) = next else { return };
+        let Some(task) = next else { return give_back(&worker, &work) };
         let Lease { token, crawl, host, .. } = task.lease;
         if task.is_low {
             worker.ask_for_more(crawl, host);

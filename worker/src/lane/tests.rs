@@ -249,5 +249,27 @@ async fn a_host_that_asks_for_rest_instead_of_its_robots_txt_rests_although_old_
     assert_eq!(site.paths(), ["/robots.txt", "/1"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_host_whose_waits_are_long_is_given_back_in_between() {
+    let rules = "User-agent: *\nCrawl-delay: 600\n";
+    let site = Site::of([("/robots.txt", (200, vec![], rules))]);
+    let batches = [batch(1, &["/1", "/2"]), batch(2, &["/1", "/2"])];
+    let heard = StubMaster::new(spec(), batches).work(&site).await;
+    let back = handed_back(&heard);
+    let told: Vec<_> = back.iter().flat_map(|(_, back)| &back.told).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].host_delay_ms, Some(600_000));
+    let robots = told[0].news.as_ref().unwrap().robots.as_ref().unwrap();
+    assert!(matches!(robots.found, Some(Found::Text(_))), "{robots:?}");
+    assert!(!back[0].1.told.is_empty(), "it is told before the lease is given back, or with it");
+    let tokens: Vec<_> =
+        back.iter().filter(|(_, it)| !it.tokens.is_empty()).map(|(n, it)| (*n, it)).collect();
+    assert_eq!((tokens[0].0, &tokens[0].1.tokens[..]), (0, &[1][..]));
+    assert_eq!((tokens[1].0, &tokens[1].1.tokens[..]), (1, &[2][..]), "after the report");
+    let fetched = site.fetched();
+    assert_eq!(site.paths(), ["/robots.txt", "/1"]);
+    assert!(fetched[1].1 < 10, "the lane is free at once: {fetched:?}");
+}
+
 }
 
