@@ -271,5 +271,25 @@ async fn a_host_whose_waits_are_long_is_given_back_in_between() {
     assert!(fetched[1].1 < 10, "the lane is free at once: {fetched:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_robots_txt_that_a_worker_asked_for_in_vain_lately_is_not_asked_for_again() {
+    let text = "User-agent: *\nDisallow: /private";
+    let had = RobotsState { age_ms: Some(2 * DAY_MS), ..RobotsState::default() };
+    let none = RobotsState { unavailable_ms: Some(31 * DAY_MS), ..RobotsState::default() };
+    let young = RobotsState { unavailable_ms: Some(29 * DAY_MS), ..RobotsState::default() };
+    let (lately, long_ago) = (Some(HOUR_MS / 2), Some(HOUR_MS * 2));
+    for (state, failed_ms, expected) in [
+        (had, lately, &["/1"][..]),
+        (had, long_ago, &["/robots.txt", "/private", "/1"]),
+        (none, lately, &["/private", "/1"]),
+        (none, long_ago, &["/robots.txt", "/private", "/1"]),
+        (young, lately, &["/robots.txt", "/private", "/1"]),
+    ] {
+        let site = Site::of([]);
+        let state = RobotsState { failed_ms, ..state };
+        let master = StubMaster::new(spec(), [batch(1, &["/private", "/1"])]);
+        master.with_robots(text, state).work(&site).await;
+        assert_eq!(site.paths(), expected, "{state:?}");
+    }
 }
 
