@@ -25,7 +25,7 @@ use trawl_shared::{
 use crate::{
     account::{Account, Leased, sitemaps},
     crawls::ReadyCrawl,
-    fetch::{Fetch, FetchError, Page, fetch_robots},
+    fetch::{Fetch, FetchError, Page, fetch_robots_at_pace},
     master::MasterError,
     neighbours::Places,
     news,
@@ -353,13 +353,13 @@ impl<F: Fetch> Line<F> {
         }
         self.begin(lease.token, lease.pace.between())?;
         let began = Instant::now();
-        let (pause, limit) = (crawl.spec.delay.duration(), crawl.spec.fetch_timeout);
-        let fetching = fetch_robots(&crawl.fetcher, url, pause, limit);
+        let pause = |took| task.pace().after(&crawl.spec, took);
+        let fetching = fetch_robots_at_pace(&crawl.fetcher, url, pause, crawl.spec.fetch_timeout);
         let (fetched, took) = match self.while_held(lease.token, fetching).await {
             Ok((fetched, took)) => (Ok(fetched), took),
             Err(none) => (Err(none), began.elapsed()),
         };
-        work.hold(Instant::now() + task.pace().after(&crawl.spec, took));
+        work.hold(Instant::now() + pause(took));
         let fetched = fetched?;
         self.wait_out(crawl, url, task, &fetched, began).await?;
         let news = news::of_robots(&fetched, took);
@@ -370,8 +370,6 @@ impl<F: Fetch> Line<F> {
             // The other lines, which wait for the rules, are not to ask again.
             work.end();
         }
-    }
-
         let rules = match learned {
             Ok(rules) => work.keep_rules(lease.spec_version, rules),
             Err(error) => return Ok(Err(error)),
@@ -382,6 +380,8 @@ impl<F: Fetch> Line<F> {
         }
         work.hold(Instant::now() + rules.crawl_delay().unwrap_or_default());
         Ok(Ok(rules))
+    }
+
     async fn get(
         &mut self,
         crawl: &ReadyCrawl<F>,

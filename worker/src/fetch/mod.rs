@@ -38,6 +38,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use trawl_shared::{page::Truncated, url::CrawlUrl};
 
+pub(crate) use self::robots::fetch_robots_at_pace;
 pub use self::{
     coding::undone,
     error::{FetchError, Timeout},

@@ -54,6 +54,16 @@ pub async fn fetch_robots<F: Fetch>(
     pause: Duration,
     limit: Span,
 ) -> (Result<RobotsTxt, FetchError>, Duration) {
+    fetch_robots_at_pace(fetcher, page_url, |_| pause, limit).await
+}
+
+/// The same at a host's pace: `pause` tells the wait after a fetch that took so long.
+pub(crate) async fn fetch_robots_at_pace<F: Fetch>(
+    fetcher: &F,
+    page_url: &CrawlUrl,
+    pause: impl Fn(Duration) -> Duration,
+    limit: Span,
+) -> (Result<RobotsTxt, FetchError>, Duration) {
     let mut took = Duration::ZERO;
     let fetched = follow(fetcher, page_url, pause, limit, &mut took).await;
     (fetched, took)
@@ -62,19 +72,21 @@ pub async fn fetch_robots<F: Fetch>(
 async fn follow<F: Fetch>(
     fetcher: &F,
     page_url: &CrawlUrl,
-    pause: Duration,
+    pause: impl Fn(Duration) -> Duration,
     limit: Span,
     took: &mut Duration,
 ) -> Result<RobotsTxt, FetchError> {
     let mut url = page_url.join("/robots.txt").map_err(|error| unavailable(error.to_string()))?;
+    let mut last = Duration::ZERO;
     for hop in 0..=REDIRECTS_MAX {
         if hop > 0 {
-            sleep(pause).await;
+            sleep(pause(last)).await;
         }
         let (began, left) = (Instant::now(), limit.duration().saturating_sub(*took));
         // One byte more shows whether the last line is whole.
         let fetched = timeout(left, fetcher.get_at_least(&url, BYTES_MAX + 1)).await;
-        *took += began.elapsed();
+        last = began.elapsed();
+        *took += last;
         let too_long = |_| Err(FetchError::Timeout(Timeout::Whole(limit)));
         let page = fetched.unwrap_or_else(too_long).map_err(|error| for_host(error, hop))?;
         match page.status {
@@ -199,8 +211,9 @@ mod tests {
     ) -> (Result<Rules, FetchError>, Duration) {
         let fetcher = Canned(Arc::new(pages.into_iter().collect()));
         let page_url = CrawlUrl::parse("http://site.example/a/b?c").unwrap();
-        let (pause, limit) = (Duration::from_secs(10), Span::secs(5));
-        let (fetched, took) = fetch_robots(&fetcher, &page_url, pause, limit).await;
+        let pause = |took: Duration| Duration::from_secs(10).max(took * 6);
+        let limit = Span::secs(5);
+        let (fetched, took) = fetch_robots_at_pace(&fetcher, &page_url, pause, limit).await;
         (fetched.map(|robots| robots.rules("MyBot")), took)
     }
 
@@ -308,7 +321,7 @@ mod tests {
         let began = Instant::now();
         let (found, took) = timed_rules(pages.clone()).await;
         assert!(!allowed(&found.unwrap(), "/x"));
-        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2, 2 + 10 + 2));
+        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2, 2 + 12 + 2));
 
         let third = "http://site.example/3";
         pages[1].1 = Ok(slow(redirect(third)));
@@ -316,7 +329,7 @@ mod tests {
         let began = Instant::now();
         let (found, took) = timed_rules(pages).await;
         assert_eq!(found.unwrap_err().to_string(), "robots.txt cannot be had: not done within 5s");
-        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2 + 1, 2 + 10 + 2 + 10 + 1));
+        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2 + 1, 2 + 12 + 2 + 12 + 1));
 
         let endless = Page { elapsed: Duration::MAX, ..page(200, b"") };
         let error = of(endless).await.unwrap_err();

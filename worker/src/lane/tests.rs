@@ -293,3 +293,12 @@ async fn a_robots_txt_that_a_worker_asked_for_in_vain_lately_is_not_asked_for_ag
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_redirect_of_robots_txt_waits_as_long_as_the_hosts_next_fetch_would() {
+    let to = |path| (301, vec![(header::LOCATION, path)], "");
+    let site = Site::of([("/robots.txt", to("/2")), ("/2", to("/3"))]);
+    let batch = HostBatch { delay_ms: 7_000, ..batch(1, &["/1"]) };
+    StubMaster::new(spec(), [batch]).work(&site).await;
+    let at: Vec<_> = site.fetched().into_iter().map(|(_, at)| at).collect();
+    assert_eq!(at, [0, 7, 14, 21]);
+}
