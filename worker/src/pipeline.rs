@@ -455,6 +455,9 @@ impl<F: Fetch> Worker<F> {
         let mut told = std::mem::take(&mut *lock(&self.told));
         loop {
             let some: Vec<_> = told.iter().take(TOLD_MAX).cloned().collect();
+        if tokens.is_empty() && found.is_empty() && told.is_empty() {
+            return true;
+        }
             let (count, is_last) = (some.len(), told.len() <= TOLD_MAX);
             let back = if is_last { std::mem::take(&mut tokens) } else { Vec::new() };
             let found = if is_last { found.clone() } else { Vec::new() };
