@@ -354,7 +354,8 @@ impl<F: Fetch> Line<F> {
         self.begin(lease.token, lease.pace.between())?;
         let began = Instant::now();
         let pause = |took| task.pace().after(&crawl.spec, took);
-        let fetching = fetch_robots_at_pace(&crawl.fetcher, url, pause, crawl.spec.fetch_timeout);
+        let (limit, detours) = (crawl.spec.fetch_timeout, &self.worker.detours);
+        let fetching = fetch_robots_at_pace(&crawl.fetcher, url, pause, limit, detours);
         let (fetched, took) = match self.while_held(lease.token, fetching).await {
             Ok((fetched, took)) => (Ok(fetched), took),
             Err(none) => (Err(none), began.elapsed()),

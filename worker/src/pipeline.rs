@@ -36,7 +36,7 @@ use trawl_shared::{backoff, known::Known, lease::Token};
 use crate::{
     config::WorkerConfig,
     crawls::{MakeFetcher, ReadyCrawls},
-    fetch::Fetch,
+    fetch::{Detours, Fetch},
     holdings::{Asked, Holdings, renewal_interval, wait_max},
     lane::{self, Batch, Work},
     master::{Life, Master, MasterError},
@@ -61,6 +61,7 @@ pub(crate) struct Worker<F> {
     pub(crate) config: WorkerConfig,
     pub(crate) crawls: ReadyCrawls<F>,
     pub(crate) robots: RobotsCache,
+    pub(crate) detours: Detours,
     pub(crate) holdings: Holdings,
     pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) known: Mutex<Known>,
@@ -117,6 +118,7 @@ pub async fn run<F: Fetch>(
     let worker = Arc::new(Worker {
         crawls: ReadyCrawls::new(make_fetcher),
         robots: RobotsCache::new(config.robots_hosts),
+        detours: Detours::default(),
         holdings: Holdings::default(),
         neighbours: Arc::default(),
         known: Mutex::new(Known::new(config.known_urls)),
@@ -453,11 +455,11 @@ impl<F: Fetch> Worker<F> {
         let mut tokens = std::mem::take(&mut *lock(&self.wanted_back));
         let found = std::mem::take(&mut *lock(&self.found));
         let mut told = std::mem::take(&mut *lock(&self.told));
-        loop {
-            let some: Vec<_> = told.iter().take(TOLD_MAX).cloned().collect();
         if tokens.is_empty() && found.is_empty() && told.is_empty() {
             return true;
         }
+        loop {
+            let some: Vec<_> = told.iter().take(TOLD_MAX).cloned().collect();
             let (count, is_last) = (some.len(), told.len() <= TOLD_MAX);
             let back = if is_last { std::mem::take(&mut tokens) } else { Vec::new() };
             let found = if is_last { found.clone() } else { Vec::new() };

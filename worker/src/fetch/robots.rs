@@ -17,7 +17,7 @@ use trawl_shared::{
     url::CrawlUrl,
 };
 
-use super::{Fetch, FetchError, Page, Timeout, retry_after};
+use super::{Fetch, FetchError, Page, Timeout, detours::Detours, retry_after};
 
 /// Redirects that are followed; beyond, there are no rules.
 const REDIRECTS_MAX: usize = 5;
@@ -54,18 +54,20 @@ pub async fn fetch_robots<F: Fetch>(
     pause: Duration,
     limit: Span,
 ) -> (Result<RobotsTxt, FetchError>, Duration) {
-    fetch_robots_at_pace(fetcher, page_url, |_| pause, limit).await
+    fetch_robots_at_pace(fetcher, page_url, |_| pause, limit, &Detours::default()).await
 }
 
-/// The same at a host's pace: `pause` tells the wait after a fetch that took so long.
+/// The same at a host's pace: `pause` tells the wait after a fetch that took so long. Where
+/// redirects lead to other hosts, those are visited by turns.
 pub(crate) async fn fetch_robots_at_pace<F: Fetch>(
     fetcher: &F,
     page_url: &CrawlUrl,
     pause: impl Fn(Duration) -> Duration,
     limit: Span,
+    detours: &Detours,
 ) -> (Result<RobotsTxt, FetchError>, Duration) {
     let mut took = Duration::ZERO;
-    let fetched = follow(fetcher, page_url, pause, limit, &mut took).await;
+    let fetched = follow(fetcher, page_url, pause, limit, detours, &mut took).await;
     (fetched, took)
 }
 
@@ -74,6 +76,7 @@ async fn follow<F: Fetch>(
     page_url: &CrawlUrl,
     pause: impl Fn(Duration) -> Duration,
     limit: Span,
+    detours: &Detours,
     took: &mut Duration,
 ) -> Result<RobotsTxt, FetchError> {
     let mut url = page_url.join("/robots.txt").map_err(|error| unavailable(error.to_string()))?;
@@ -82,11 +85,20 @@ async fn follow<F: Fetch>(
         if hop > 0 {
             sleep(pause(last)).await;
         }
+        let is_elsewhere = url.host_key_str() != page_url.host_key_str();
+        let mut turn = if is_elsewhere { Some(detours.turn(url.host_key()).await) } else { None };
+        if let Some(free_at) = &mut turn {
+            // Also if the fetch is given up.
+            **free_at = Some(Instant::now() + pause(Duration::ZERO));
+        }
         let (began, left) = (Instant::now(), limit.duration().saturating_sub(*took));
         // One byte more shows whether the last line is whole.
         let fetched = timeout(left, fetcher.get_at_least(&url, BYTES_MAX + 1)).await;
         last = began.elapsed();
         *took += last;
+        if let Some(mut free_at) = turn {
+            *free_at = Some(Instant::now() + pause(last));
+        }
         let too_long = |_| Err(FetchError::Timeout(Timeout::Whole(limit)));
         let page = fetched.unwrap_or_else(too_long).map_err(|error| for_host(error, hop))?;
         match page.status {
@@ -213,7 +225,8 @@ mod tests {
         let page_url = CrawlUrl::parse("http://site.example/a/b?c").unwrap();
         let pause = |took: Duration| Duration::from_secs(10).max(took * 6);
         let limit = Span::secs(5);
-        let (fetched, took) = fetch_robots_at_pace(&fetcher, &page_url, pause, limit).await;
+        let (fetched, took) =
+            fetch_robots_at_pace(&fetcher, &page_url, pause, limit, &Detours::default()).await;
         (fetched.map(|robots| robots.rules("MyBot")), took)
     }
 
@@ -334,6 +347,32 @@ mod tests {
         let endless = Page { elapsed: Duration::MAX, ..page(200, b"") };
         let error = of(endless).await.unwrap_err();
         assert_eq!(error, FetchError::Timeout(Timeout::Whole(Span::secs(5))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_host_that_many_redirect_to_is_visited_by_one_at_a_time() {
+        let slow = |page: Page| Page { elapsed: Duration::from_secs(2), ..page };
+        let (own, other) = ("http://site.example/own", "http://other.example/robots.txt");
+        let fetcher = Canned(Arc::new(HashMap::from([
+            ("http://a.example/robots.txt", Ok(redirect(other))),
+            ("http://b.example/robots.txt", Ok(redirect(other))),
+            ("http://c.example/robots.txt", Ok(redirect(other))),
+            (other, Ok(slow(page(200, b"")))),
+            (ROBOTS, Ok(redirect(own))),
+            (own, Ok(slow(page(200, b"")))),
+        ])));
+        let (detours, began) = (Detours::default(), Instant::now());
+        let ended = async |host: &str| {
+            let url = CrawlUrl::parse(&format!("http://{host}.example/")).unwrap();
+            let pause = |_| Duration::from_secs(10);
+            fetch_robots_at_pace(&fetcher, &url, pause, Span::secs(5), &detours).await.0.unwrap();
+            began.elapsed().as_secs()
+        };
+        let (a, b, c, own) = tokio::join!(ended("a"), ended("b"), ended("c"), ended("site"));
+        let mut by_turns = [a, b, c];
+        by_turns.sort_unstable();
+        assert_eq!(by_turns, [10 + 2, 10 + 2 + 10 + 2, 10 + 2 + 10 + 2 + 10 + 2]);
+        assert_eq!(own, 10 + 2, "the host's own redirects wait for nobody");
     }
 
     #[tokio::test]
