@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use harness::{Command, Site, Trawl, Web, ms, secs, until};
+use harness::{Answer, Command, Site, Trawl, Web, ms, secs, until};
 use serde_json::Value;
 
 /// A command that prints JSON, and what it printed.
@@ -181,4 +181,51 @@ async fn an_empty_quarantine() {
     ]);
     ask(&["release"]).done().await.expect(2).says(["--all"]);
     ask(&["release", &url, "--all"]).done().await.expect(2).says(["cannot be used with"]);
+}
+
+#[tokio::test]
+async fn a_data_directory_is_asked_whether_anybody_uses_it_or_not() {
+    let web = Web::new().tree(25, ms(0)).page("/trap", ["a/b/a/b/a/b/"]);
+    let site = web.answer("/slow", Answer::text("at last").after(secs(60))).serve().await;
+    let trawl = Trawl::new();
+    let ask =
+        |verb: &str, words: &[&str]| trawl.command(verb, words.iter().map(|it| it.to_owned()));
+    let nothing = ask("why", &[&site.url("/")]).done().await.expect(4);
+    nothing.says(["there is no data directory"]);
+    assert!(!trawl.data().exists(), "a question makes none");
+
+    trawl.crawl([site.url("/"), site.url("/trap")]).done().await.expect(0);
+    let (page, caught) = (site.url("/3"), site.url("/a/b/a/b/a/b/"));
+    let why = json(&ask("why", &[&page])).await;
+    assert_eq!(why["crawls"][0]["state"], "fetched");
+    ask("why", &[&caught]).done().await.expect(0).says(["quarantined", "path_repeats"]);
+    ask("status", &[]).done().await.expect(0).says(["default", "complete"]);
+    ask("crawls", &[]).done().await.expect(0).says(["default"]);
+    ask("quarantine", &["list"]).done().await.expect(0).says([caught.as_str()]);
+    ask("hosts", &["--set"]).done().await.expect(0);
+    // What is changed stays so.
+    let block = ask("host", &[&site.url("/"), "--block", "--reason", "asked by mail"]);
+    block.done().await.expect(0);
+    ask("host", &[&site.url("/")]).done().await.expect(0).says(["asked by mail"]);
+    ask("host", &[&site.url("/"), "--unblock"]).done().await.expect(0);
+    ask("quarantine", &["drop", "--all"]).done().await.expect(0).says(["1 URL given up"]);
+    ask("why", &[&caught]).done().await.expect(0).says(["dropped"]);
+    for option in ["--wait", "--watch"] {
+        ask("status", &[option]).done().await.expect(2).says([option, "nobody uses"]);
+    }
+    trawl.command::<&str>("verify", []).done().await.expect(0);
+
+    // While a crawl goes on, it is the crawl that answers.
+    let slow = trawl.crawl([site.url("/slow")]).set("--read-timeout", "60s");
+    let crawl = slow.set("--fetch-timeout", "60s").start();
+    site.asked_for("/slow").await;
+    let why = json(&ask("why", &[&site.url("/slow")])).await;
+    assert_eq!(why["crawls"][0]["state"], "leased");
+    let master = "http://127.0.0.1:9";
+    let other = ask("why", &[&page]).variable("TRAWL_MASTER", master).done().await.expect(0);
+    other.says(["fetched"]);
+    let both = ask("why", &[&page]).set("--master", master).done().await.expect(2);
+    both.says(["--data", "--master"]);
+    crawl.interrupt();
+    crawl.done().await.expect(130);
 }

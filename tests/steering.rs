@@ -311,14 +311,20 @@ async fn a_drained_worker_ends_what_it_has_and_another_does_the_rest() {
 async fn why_finds_the_page_of_a_link_that_was_not_taken_in() {
     let site = Web::new()
         .page("/", ["/a", "/loop", "http://elsewhere.invalid/"])
-        .answer("/a", Answer::html("<a href=/deep>deep</a><a href=/nf rel=nofollow>not</a>"))
+        .answer(
+            "/a",
+            Answer::html(
+                "<a href=/deep>deep</a><a href=/nf rel=nofollow>not</a>\
+                 <a href='/odd?utm_source=a'>odd</a>",
+            ),
+        )
         .answer("/loop", Answer::redirect(302, "/landing"))
         .serve()
         .await;
     let cluster = Cluster::start(secs(30)).await;
     let _worker = cluster.worker("w").start();
     let submit = cluster.submit("c", [site.url("/")]).set("--depth", "1");
-    submit.done().await.expect(0);
+    submit.set("--canon", "tracking").done().await.expect(0);
     cluster.complete().await;
     for (path, via, reason) in [
         ("/deep", "/a", "it is 2 links from a seed, and the crawl goes as deep as 1"),
@@ -331,6 +337,14 @@ async fn why_finds_the_page_of_a_link_that_was_not_taken_in() {
         assert_eq!(
             (&told["state"], &told["via"], &told["reason"]),
             (&json!("unknown"), &json!(via), &json!(reason)),
+        );
+    }
+    // What the crawl's rules take for a link's URL is found as well, however it is asked for.
+    for path in ["/odd", "/odd?utm_source=a", "/odd?utm_source=b"] {
+        let told = cluster.told("why", [site.url(path).as_str()]).await["crawls"][0].clone();
+        assert_eq!(
+            (&told["via"], &told["canonical"]),
+            (&json!(site.url("/a")), &json!(site.url("/odd")))
         );
     }
     let foreign = cluster.ask("why", ["http://elsewhere.invalid/"]).done().await.expect(0);

@@ -115,7 +115,7 @@ fn check_client(name: &str) -> Result<(), Failure> {
     if is_name && !["ca", "master"].contains(&name) {
         return Ok(());
     }
-    let name = Untrusted(name);
+    let name = Untrusted::new(name);
     Err(Failure::usage(format!(
         "--client {name}: a name has 1 to 64 letters, digits, `-`, `_` and `.`, and is neither ca \
          nor master"

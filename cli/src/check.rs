@@ -58,7 +58,8 @@ pub(crate) fn check(check: &Check) -> Result<Exit, Failure> {
 }
 
 fn robots(args: &RobotsArgs) -> Result<Exit, Failure> {
-    let bad = |error: UrlError| Failure::usage(format!("\"{}\": {error}", Untrusted(&args.url)));
+    let bad =
+        |error: UrlError| Failure::usage(format!("\"{}\": {error}", Untrusted::new(&args.url)));
     let canonical = match (CrawlUrl::parse(&args.url), &args.file) {
         (Ok(url), _) => Some(url),
         // A file can be asked about what no crawl would fetch.
@@ -114,13 +115,13 @@ struct Because<'a> {
 
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let group = self.verdict.agent.map(Untrusted);
+        let group = self.verdict.agent.map(Untrusted::new);
         match (self.verdict.line, group) {
             (Some(Line { number, text }), Some(group)) => {
-                write!(f, "line {number}: {} (for {group})", Untrusted(text))?;
+                write!(f, "line {number}: {text} (for {group})")?;
             }
             (_, Some(group)) => write!(f, "no line for {group} matches")?,
-            (_, None) => write!(f, "no line is for {} or *", Untrusted(self.agent))?,
+            (_, None) => write!(f, "no line is for {} or *", Untrusted::new(self.agent))?,
         }
         match self.rules.crawl_delay() {
             Some(delay) => write!(f, "\ncrawl-delay: {}s", delay.as_secs_f64()),

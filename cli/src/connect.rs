@@ -274,7 +274,7 @@ impl Credentials {
 /// Checks that a master's URL is one: scheme, host and port, and nothing else.
 fn master_uri(url: &str) -> Result<Uri, Failure> {
     let wrong = |why: &str| {
-        let url = Untrusted(url);
+        let url = Untrusted::new(url);
         Failure::usage(format!("--master {url}: {why}; write it like http://127.0.0.1:7070"))
     };
     let uri: Uri = url.parse().map_err(|_| wrong("this is not a URL"))?;
@@ -336,7 +336,7 @@ impl Faults {
         let text = match kind {
             Some(io::ErrorKind::ConnectionRefused) => "nobody listens there".to_owned(),
             Some(io::ErrorKind::TimedOut) => format!("no connection within {CONNECT_TIMEOUT:?}"),
-            _ => format!("{}{}", Untrusted(&deepest(error).to_string()), self.hint()),
+            _ => format!("{}{}", Untrusted::new(&deepest(error).to_string()), self.hint()),
         };
         (false, text)
     }
@@ -381,7 +381,7 @@ impl Faults {
             ) => {
                 format!("it does not take the certificate that it was shown ({alert:?})")
             }
-            error => format!("TLS failed: {}", Untrusted(&error.to_string())),
+            error => format!("TLS failed: {}", Untrusted::new(&error.to_string())),
         }
     }
 }

@@ -213,10 +213,9 @@ fn conclude(rest: &Rest, status: &CrawlStatus, data: &Path) -> Exit {
     if fetched {
         return Exit::Done;
     }
-    let first = status
-        .troubles
-        .last()
-        .map(|trouble| format!(": {}: {}", Untrusted(&trouble.url), Untrusted(&trouble.detail)));
+    let first = status.troubles.last().map(|trouble| {
+        format!(": {}: {}", Untrusted::new(&trouble.url), Untrusted::new(&trouble.detail))
+    });
     render::error(&format!("no page could be fetched{}", first.unwrap_or_default()));
     Exit::NothingFetched
 }

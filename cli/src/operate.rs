@@ -163,7 +163,7 @@ impl Operator {
     /// A call's end as the program's.
     pub(crate) fn failure(&self, status: &Status) -> Failure {
         let url = &self.url;
-        let text = Untrusted(status.message()).to_string();
+        let text = Untrusted::new(status.message()).to_string();
         match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => Failure::usage(text),
             Code::Unavailable => {

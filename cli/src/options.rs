@@ -376,7 +376,7 @@ pub(crate) fn check_range<T: PartialOrd + std::fmt::Display>(
 
 fn parse_seed(seed: &str) -> Result<CrawlUrl, Failure> {
     CrawlUrl::parse(seed).map_err(|error| {
-        let seed = trawl_shared::untrusted::Untrusted(seed);
+        let seed = trawl_shared::untrusted::Untrusted::new(seed);
         Failure::usage(format!("cannot start from \"{seed}\": {error}"))
     })
 }

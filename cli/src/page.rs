@@ -51,7 +51,7 @@ enum ShowOption {
 /// Prints a page.
 pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
     let url = CrawlUrl::parse(&args.url)
-        .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted(&args.url))))?;
+        .map_err(|error| Failure::usage(format!("\"{}\": {error}", Untrusted::new(&args.url))))?;
     let crawl = args.source.crawl.as_deref();
     let page = runtime()?.block_on(async {
         match args.source.open().await? {
@@ -71,10 +71,10 @@ pub(crate) fn page(args: &PageArgs) -> Result<Exit, Failure> {
         }
         ShowOption::Headers => {
             let response = page.response().map_err(ArchiveError::from)?;
-            writeln!(out, "{}", Untrusted(&response.status_line))?;
+            writeln!(out, "{}", Untrusted::new(&response.status_line))?;
             for (name, value) in &response.headers {
                 let value = String::from_utf8_lossy(value);
-                writeln!(out, "{}: {}", Untrusted(name), Untrusted(&value))?;
+                writeln!(out, "{}: {}", Untrusted::new(name), Untrusted::new(&value))?;
             }
         }
         ShowOption::Json => {
@@ -97,7 +97,7 @@ fn from_archive(
         Found::Page(page) => Ok(page),
         Found::Unknown => Err(absent(url, "the crawl never heard of it")),
         Found::Pending => Err(absent(url, "it is still waiting to be fetched")),
-        Found::Ended(detail) => Err(absent(url, &Untrusted(&detail).to_string())),
+        Found::Ended(detail) => Err(absent(url, &Untrusted::new(&detail).to_string())),
     }
 }
 

@@ -186,7 +186,7 @@ fn write_summary(
         status.retries,
     )?;
     for trouble in status.troubles.iter().rev() {
-        writeln!(out, "  {}: {}", Untrusted(&trouble.url), Untrusted(&trouble.detail))?;
+        writeln!(out, "  {}: {}", Untrusted::new(&trouble.url), Untrusted::new(&trouble.detail))?;
     }
     if pages(status) > 0 {
         writeln!(out, "pages: {}", data.join("pages").join(name).display())?;

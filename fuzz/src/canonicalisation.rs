@@ -1,6 +1,10 @@
 //! URLs: a line is a URL, the next is a reference on its page.
 
-use trawl_shared::url::{Base, CrawlUrl, URL_BYTES_MAX, UrlId};
+use trawl_shared::{
+    canon::{Canon, CanonRule},
+    trap::{self, Template, TrapSpec},
+    url::{Base, CrawlUrl, URL_BYTES_MAX, UrlId},
+};
 
 use super::split;
 
@@ -20,6 +24,24 @@ pub(super) fn run(data: &[u8]) {
 
 /// What holds of every canonical URL.
 pub(super) fn check(url: &CrawlUrl) {
+    check_form(url);
+    // Some of the rules that a crawl may choose, others for each URL.
+    let [one, other, ..] = url.id().0;
+    let chosen = u16::from_be_bytes([one, other]);
+    let rules = (0..16).zip(CanonRule::ALL).filter(|(bit, _)| chosen >> bit & 1 == 1);
+    let rules: Vec<_> = rules.map(|(_, rule)| rule).collect();
+    if let Ok(canon) = Canon::new(&rules, &["ref".to_owned(), "src_*".to_owned()]) {
+        let told = canon.explain(url);
+        check_form(&told.url);
+        assert_eq!(told.changed_by.is_empty(), told.url == *url, "{url} by {rules:?}");
+        assert_eq!(canon.apply(&told.url), None, "{url} by {rules:?}: it stays so");
+    }
+    let _ = trap::caught(url, &TrapSpec::default());
+    let template = Template::of(url);
+    assert!(!template.text.is_empty() && template.text.is_ascii());
+}
+
+fn check_form(url: &CrawlUrl) {
     let text = url.as_str();
     assert!(text.len() <= URL_BYTES_MAX, "{text}");
     assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text}");

@@ -2,7 +2,11 @@
 
 use prost::Message;
 use trawl_proto::v1::{CrawlReply, JoinReply, LeaseReply, RenewReply};
-use trawl_shared::{scope::Scope, spec::CrawlSpec, url::CrawlUrl};
+use trawl_shared::{
+    scope::{Scope, Way},
+    spec::CrawlSpec,
+    url::CrawlUrl,
+};
 use trawl_worker::parse::Parser;
 
 use super::canonicalisation;
@@ -39,7 +43,11 @@ fn specification(json: &str, anchors: Vec<String>) {
     let Ok(scope) = Scope::new(&spec, anchors) else { return };
     for url in ["http://h.test/a?b", "https://www.example.co.uk:8443/d/e/"] {
         if let Ok(url) = CrawlUrl::parse(url) {
-            assert_eq!(scope.admit(&url, 1).is_ok(), scope.admit(&url, 1).is_ok());
+            for way in [Way::Link, Way::Onwards] {
+                if let Ok(off_site) = scope.admit_from(&url, 1, 1, way) {
+                    assert!(off_site <= spec.hops_off_site);
+                }
+            }
         }
     }
 }

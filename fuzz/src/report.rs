@@ -4,7 +4,7 @@
 use prost::{Message, bytes::Buf};
 use trawl_master::api::deliveries;
 use trawl_proto::v1::ReportPart;
-use trawl_shared::{page::OUTLINKS_MAX, url::URL_BYTES_MAX};
+use trawl_shared::{page::OUTLINKS_MAX, robots::SITEMAPS_MAX, url::URL_BYTES_MAX};
 
 pub(super) fn run(data: &[u8]) {
     let mut rest = data;
@@ -16,7 +16,7 @@ pub(super) fn run(data: &[u8]) {
     let Ok(deliveries) = deliveries(parts) else { return };
     for delivery in deliveries {
         let offers = &delivery.report.offers;
-        assert!(offers.len() <= OUTLINKS_MAX + 1);
+        assert!(offers.len() <= OUTLINKS_MAX + SITEMAPS_MAX + 1);
         assert!(offers.iter().all(|offer| offer.url.len() <= URL_BYTES_MAX));
         if let Some(records) = delivery.records {
             let lengths = records.lengths;

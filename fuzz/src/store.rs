@@ -3,7 +3,10 @@
 use prost::Message;
 use trawl_master::store::{
     keys::{self, HostRef, Slot},
-    rows::{CrawlRow, EndedRow, FetchedRow, GateRow, HostRow, LeaseRow, MetaRow, QueueRow, UrlRow},
+    rows::{
+        CrawlRow, DomainRow, EndedRow, FetchedRow, GateRow, HostRow, LeaseRow, MetaRow, PatternRow,
+        QueueRow, RobotsRow, UrlRow,
+    },
 };
 use trawl_shared::{lease::Token, url::UrlId};
 
@@ -28,6 +31,12 @@ fn read(key: &[u8]) {
     }
     if let (Some(at), Some(slot)) = (keys::host_of(key), keys::slot_of(key)) {
         assert_eq!(keys::queue(at, slot)[1..], key[1..]);
+    }
+    if let Some((at, pattern)) = keys::pattern_of(key) {
+        assert_eq!(keys::pattern(at, pattern)[1..], key[1..]);
+    }
+    if let Some((crawl, domain)) = keys::domain_of(key) {
+        assert_eq!(keys::domain(crawl, domain)[1..], key[1..]);
     }
     if let Some(token) = keys::lease_token(key) {
         assert_eq!(keys::lease(token)[1..], key[1..]);
@@ -62,10 +71,15 @@ fn made(one: &[u8], other: &[u8]) {
         assert_eq!(keys::url_of(&url), Some((*at, *id)));
         assert_eq!(keys::url_of(&keys::quarantined(*at, id)), Some((*at, *id)));
         assert_eq!(keys::lease_token(&keys::lease(*token)), Some(*token));
+        assert_eq!(keys::pattern_of(&keys::pattern(*at, token.0)), Some((*at, token.0)));
+        let domain = keys::domain(at.crawl, token.0);
+        assert_eq!(keys::domain_of(&domain), Some((at.crawl, token.0)));
+        assert_eq!(keys::page_of_ref(&keys::page_ref(at.host, id)), Some((at.host, *id)));
         for (key, (from, to)) in [
             (&queue, keys::queues(at.crawl)),
             (&url, keys::urls(at.crawl)),
             (&keys::host(*at), keys::hosts(at.crawl)),
+            (&keys::pattern(*at, token.0), keys::patterns(*at)),
             (&keys::quarantined(*at, id), keys::quarantine(at.crawl)),
         ] {
             assert!(from <= *key && *key < to && keys::ALL.0 <= &key[..] && &key[..] < keys::ALL.1);
@@ -94,4 +108,7 @@ fn rows(bytes: &[u8]) {
     row::<FetchedRow>(bytes);
     row::<EndedRow>(bytes);
     row::<LeaseRow>(bytes);
+    row::<RobotsRow>(bytes);
+    row::<PatternRow>(bytes);
+    row::<DomainRow>(bytes);
 }

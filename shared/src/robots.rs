@@ -25,7 +25,7 @@ const LINE_BYTES_MAX: usize = 8 * 2_083 - 1;
 const DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Sitemaps of one file at most; those named after them are not read.
-const SITEMAPS_MAX: usize = 1_000;
+pub const SITEMAPS_MAX: usize = 1_000;
 
 /// The rules that one robots.txt has for one crawler.
 ///
@@ -52,9 +52,8 @@ pub struct Rules {
 pub struct Line {
     /// Its number; the first is 1.
     pub number: u32,
-    /// Its text, without comment and surrounding space. It is the host's: print it
-    /// through [`Untrusted`].
-    pub text: String,
+    /// Its text, without comment and surrounding space.
+    pub text: Untrusted<String>,
 }
 
 /// What the rules say of a URL.
@@ -104,8 +103,8 @@ impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => {
-                let agent = Untrusted(self.agent.unwrap_or("*"));
-                write!(f, "line {}: {} (for {agent})", line.number, Untrusted(&line.text))
+                let agent = Untrusted::new(self.agent.unwrap_or("*"));
+                write!(f, "line {}: {} (for {agent})", line.number, line.text)
             }
             None => f.write_str("no rule matches"),
         }
@@ -251,7 +250,7 @@ impl Rules {
         let patterns: usize =
             patterns.map(|pattern| pattern.text.len() + size_of::<Pattern>()).sum();
         let rules: usize =
-            self.rules.iter().map(|rule| rule.line.text.len() + size_of::<Rule>()).sum();
+            self.rules.iter().map(|rule| rule.line.text.raw().len() + size_of::<Rule>()).sum();
         let sitemaps: usize =
             self.sitemaps.iter().map(|url| url.as_str().len() + size_of::<CrawlUrl>()).sum();
         size_of::<Self>() + patterns + rules + sitemaps
@@ -262,7 +261,7 @@ impl Group {
     fn add(&mut self, allows: bool, number: u32, line: &[u8], value: &[u8]) {
         // An empty pattern forbids nothing, and there is nothing else to allow.
         if !value.is_empty() {
-            let text = String::from_utf8_lossy(line).into_owned();
+            let text = String::from_utf8_lossy(line).into_owned().into();
             self.rules.push((Rule { allows, line: Line { number, text } }, written(value)));
         }
     }

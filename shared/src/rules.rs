@@ -5,6 +5,7 @@ use regex::{Regex, RegexSet, RegexSetBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    canon::{Canon, CanonRule},
     spec::SpecError,
     units::Span,
     url::{CrawlUrl, UrlId},
@@ -144,6 +145,25 @@ impl Rules {
         Ok(ready)
     }
 
+    /// Checks that URLs can begin as the prefixes do, if hosts have the canonical form that
+    /// a crawl has chosen.
+    ///
+    /// # Errors
+    /// With a prefix that none begins with.
+    pub fn check_under(&self, canon: &[CanonRule]) -> Result<(), SpecError> {
+        let of_hosts = [CanonRule::Https, CanonRule::TrailingDot, CanonRule::Www];
+        let of_hosts: Vec<_> = of_hosts.into_iter().filter(|rule| canon.contains(rule)).collect();
+        let canon = Canon::new(&of_hosts, &[])?;
+        for (prefix, _) in &self.prefixes {
+            let other = CrawlUrl::parse(prefix).ok().and_then(|url| canon.apply(&url));
+            if let Some(other) = other {
+                let allowed = format!("no URL of this crawl begins so; by its canon it is {other}");
+                return Err(SpecError::new("rules.prefix", prefix, allowed));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
@@ -185,6 +205,19 @@ mod tests {
     fn rule(prefix: Option<&str>, pattern: Option<&str>, priority: i32) -> UrlRule {
         let (prefix, pattern) = (prefix.map(Into::into), pattern.map(Into::into));
         UrlRule { prefix, pattern, priority, ..UrlRule::default() }
+    }
+
+    #[test]
+    fn a_prefix_that_no_url_of_the_crawl_begins_with_is_refused() {
+        let prefix = |prefix: &str| UrlRule { prefix: Some(prefix.into()), ..UrlRule::default() };
+        let check = |url: &str, canon: &[CanonRule]| {
+            Rules::new(&[prefix(url)]).unwrap().check_under(canon).map_err(|it| it.to_string())
+        };
+        let canon = [CanonRule::Https, CanonRule::Www, CanonRule::TrailingSlash];
+        assert!(check("http://www.a.example/docs/", &[]).is_ok());
+        assert!(check("https://a.example/docs/", &canon).is_ok());
+        let error = check("http://www.a.example/docs/", &canon).unwrap_err();
+        assert!(error.contains("https://a.example/docs/"), "{error}");
     }
 
     #[test]

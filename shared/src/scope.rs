@@ -48,12 +48,28 @@ pub enum Refusal {
     },
 }
 
+/// How a page leads to a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By a link.
+    Link,
+    /// By a redirect, or as a sitemap that its host's robots.txt names: who follows it is as
+    /// far from the seeds as before, unless it leads away from where they are.
+    Onwards,
+}
+
+impl Way {
+    /// The way of an offer with so many redirects before it, and be it a sitemap of robots.txt.
+    pub fn of(hops: u32, is_of_robots: bool) -> Self {
+        if hops > 0 || is_of_robots { Self::Onwards } else { Self::Link }
+    }
+}
+
 /// A crawl's scope, ready to judge.
 #[derive(Clone, Debug)]
 pub struct Scope {
     kind: ScopeKind,
     anchors: HashSet<String>,
-    prefixes: Vec<String>,
     include: RegexSet,
     exclude: RegexSet,
     depth_max: Option<u32>,
@@ -110,15 +126,9 @@ impl Scope {
         spec: &CrawlSpec,
         anchors: impl IntoIterator<Item = String>,
     ) -> Result<Self, SpecError> {
-        let anchors: Vec<String> = anchors.into_iter().collect();
-        let (prefixes, anchors) = match spec.scope {
-            ScopeKind::Prefix => (anchors, Vec::new()),
-            _ => (Vec::new(), anchors),
-        };
         Ok(Self {
             kind: spec.scope,
             anchors: anchors.into_iter().collect(),
-            prefixes,
             include: patterns("include", &spec.include)?,
             exclude: patterns("exclude", &spec.exclude)?,
             depth_max: spec.depth,
@@ -132,26 +142,35 @@ impl Scope {
     /// # Errors
     /// With the rule that refuses it.
     pub fn admit(&self, url: &CrawlUrl, depth: u32) -> Result<(), Refusal> {
-        self.admit_from(url, depth, 0).map(|_| ())
+        self.admit_from(url, depth, 0, Way::Link).map(|_| ())
     }
 
-    /// Whether a link at `depth` hops from a seed is admitted, found on a page that is
-    /// `off_site` links away from the last one where the seeds are. Returns the same of
-    /// the link: 0 if it leads to where they are.
+    /// Whether a URL at `depth` hops from a seed is admitted, to which that way leads from a
+    /// page that is `off_site` links away from the last one where the seeds are. Returns the
+    /// same of the URL: 0 if it is where they are.
     ///
     /// # Errors
     /// With the rule that refuses it.
-    pub fn admit_from(&self, url: &CrawlUrl, depth: u32, off_site: u32) -> Result<u32, Refusal> {
+    pub fn admit_from(
+        &self,
+        url: &CrawlUrl,
+        depth: u32,
+        off_site: u32,
+        way: Way,
+    ) -> Result<u32, Refusal> {
         if let Some(max) = self.depth_max
             && depth > max
         {
             return Err(Refusal::TooDeep { depth, max });
         }
-        let off_site = match self.anchor_of(url) {
-            Some(_) => 0,
-            None if off_site < self.hops_off_site => off_site + 1,
-            None => return Err(Refusal::Outside(self.kind)),
+        let off_site = match (self.anchor_of(url), way) {
+            (Some(_), _) => 0,
+            (None, Way::Link) => off_site.saturating_add(1),
+            (None, Way::Onwards) => off_site.max(1),
         };
+        if off_site > self.hops_off_site {
+            return Err(Refusal::Outside(self.kind));
+        }
         if !self.include.is_empty() && !self.include.is_match(url.as_str()) {
             return Err(Refusal::NotIncluded);
         }
@@ -173,11 +192,10 @@ impl Scope {
             ScopeKind::Host => listed(url.authority()),
             ScopeKind::Domain => listed(url.domain()),
             ScopeKind::Prefix => {
-                let is_above = |prefix: &&String| {
-                    let directory = prefix.strip_prefix(url.authority());
-                    directory.is_some_and(|directory| url.path().starts_with(directory))
-                };
-                self.prefixes.iter().find(is_above).map(String::as_str)
+                // Its directories, from the root on.
+                let place = format!("{}{}", url.authority(), url.path());
+                let mut slashes = place.match_indices('/').map(|(at, _)| &place[..=at]);
+                slashes.find_map(listed)
             }
         }
     }
@@ -254,6 +272,7 @@ mod tests {
         let scope = scope(ScopeKind::Prefix, &["http://a.example/docs/index.html"], |_| {});
         assert!(admits(&scope, "http://a.example/docs/b/c.html"));
         assert!(admits(&scope, "http://a.example/docs/"));
+        assert!(!admits(&scope, "http://a.example/"));
         assert!(!admits(&scope, "http://a.example/docsx"));
         assert!(!admits(&scope, "http://a.example.evil.example/docs/"));
     }
@@ -281,11 +300,17 @@ mod tests {
             spec.hops_off_site = 2;
             spec.exclude = vec!["private".into()];
         });
-        let from = |off_site, url: &str| scope.admit_from(&url.parse().unwrap(), 1, off_site);
+        let by =
+            |way, off_site, url: &str| scope.admit_from(&url.parse().unwrap(), 1, off_site, way);
+        let from = |off_site, url: &str| by(Way::Link, off_site, url);
         assert_eq!(from(0, "http://b.example/"), Ok(1));
         assert_eq!(from(1, "http://b.example/x"), Ok(2));
         assert_eq!(from(2, "http://c.example/"), Err(Refusal::Outside(ScopeKind::Host)));
         assert_eq!(from(2, "http://a.example/x"), Ok(0), "back on site");
+        let onwards = |off_site, url: &str| by(Way::Onwards, off_site, url);
+        assert_eq!(onwards(2, "http://www.c.example/"), Ok(2), "a redirect is no link");
+        assert_eq!(onwards(0, "http://b.example/"), Ok(1), "but may lead away");
+        assert_eq!(onwards(2, "http://a.example/"), Ok(0));
         let excluded = Err(Refusal::Excluded("private".into()));
         assert_eq!(from(0, "http://b.example/private"), excluded);
     }

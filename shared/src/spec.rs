@@ -342,7 +342,7 @@ impl CrawlSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         Scope::new(self, [])?;
         Canon::new(&self.canon, &self.drop_params)?;
-        Rules::new(&self.rules)?;
+        Rules::new(&self.rules)?.check_under(&self.canon)?;
         self.traps.validate()?;
         if self.hops_off_site > HOPS_OFF_SITE_MAX {
             let allowed = format!("0 to {HOPS_OFF_SITE_MAX} are allowed");

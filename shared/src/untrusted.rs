@@ -1,25 +1,51 @@
 //! Text from the web, made safe to print.
 //!
-//! [`Untrusted`] is how such text gets into a sentence: one line, and not too long. What
-//! prints and logs passes all that it writes through [`printable`], [`one_line`] or
-//! [`printable_json`] besides, so that what someone forgot, or a library said, does no harm.
+//! [`Untrusted`] carries such text, and is how it gets into a sentence: one line, and not
+//! too long. What prints and logs passes all that it writes through [`printable`],
+//! [`one_line`] or [`printable_json`] besides, so that what someone forgot, or a library
+//! said, does no harm.
 
 use std::{
     borrow::Cow,
     fmt::{self, Write},
 };
 
-/// Text that someone else wrote. Its display has no control characters, terminal
-/// escapes or bidirectional marks, and ends after [`CHARS_MAX`] characters.
-#[derive(Clone, Copy, Debug)]
-pub struct Untrusted<'a>(pub &'a str);
+/// Text that someone else wrote, borrowed or owned. Only its display can be printed: that
+/// has no control characters, terminal escapes or bidirectional marks, and ends after
+/// [`CHARS_MAX`] characters.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Untrusted<T>(T);
+
+impl<T: AsRef<str>> Untrusted<T> {
+    /// Takes a text for someone else's.
+    pub const fn new(text: T) -> Self {
+        Self(text)
+    }
+
+    /// The text as it was written: to be compared, stored or sent, and not to be printed.
+    pub fn raw(&self) -> &str {
+        self.0.as_ref()
+    }
+}
+
+impl From<String> for Untrusted<String> {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Untrusted<String> {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
 
 /// Characters that are displayed; what follows is cut off with an ellipsis.
 pub const CHARS_MAX: usize = 200;
 
-impl fmt::Display for Untrusted<'_> {
+impl<T: AsRef<str>> fmt::Display for Untrusted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, char) in self.0.chars().enumerate() {
+        for (index, char) in self.raw().chars().enumerate() {
             if index == CHARS_MAX {
                 return f.write_char('…');
             }
@@ -30,6 +56,12 @@ impl fmt::Display for Untrusted<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl<T: AsRef<str>> fmt::Debug for Untrusted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
     }
 }
 
@@ -93,10 +125,23 @@ mod tests {
     #[test]
     fn escapes_and_bidi_marks_are_spelled_out() {
         assert_eq!(
-            Untrusted("a\x1b[31mb\u{202e}c\u{9b}\n").to_string(),
+            Untrusted::new("a\x1b[31mb\u{202e}c\u{9b}\n").to_string(),
             r"a\u{1b}[31mb\u{202e}c\u{9b}\u{a}"
         );
-        assert_eq!(Untrusted("caf\u{e9} 漢字").to_string(), "café 漢字");
+        assert_eq!(Untrusted::new("caf\u{e9} 漢字").to_string(), "café 漢字");
+    }
+
+    #[test]
+    fn what_carries_text_shows_no_more_in_an_error_or_a_dump_of_it() {
+        #[derive(Debug)]
+        #[expect(dead_code, reason = "it is shown")]
+        struct Holder {
+            text: Untrusted<String>,
+        }
+        let text = Untrusted::from("a\x1b]52;c;x\x07\u{202e}");
+        assert_eq!(text.raw(), "a\x1b]52;c;x\x07\u{202e}");
+        let shown = format!("{:?}", Holder { text });
+        assert_eq!(shown, r#"Holder { text: "a\u{1b}]52;c;x\u{7}\u{202e}" }"#);
     }
 
     #[test]
@@ -118,7 +163,7 @@ mod tests {
 
     #[test]
     fn long_text_is_cut() {
-        let text = Untrusted(&"x".repeat(500)).to_string();
+        let text = Untrusted::new(&"x".repeat(500)).to_string();
         assert_eq!(text.chars().count(), CHARS_MAX + 1);
         assert!(text.ends_with('…'));
     }

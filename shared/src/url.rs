@@ -337,7 +337,7 @@ fn is_dots(segment: &str) -> bool {
 
 impl fmt::Display for CrawlUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::untrusted::Untrusted(self.as_str()).fmt(f)
+        crate::untrusted::Untrusted::new(self.as_str()).fmt(f)
     }
 }
 
@@ -403,7 +403,7 @@ impl HostKey {
 
 impl fmt::Display for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::untrusted::Untrusted(&self.0).fmt(f)
+        crate::untrusted::Untrusted::new(&self.0).fmt(f)
     }
 }
 

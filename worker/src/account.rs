@@ -10,6 +10,7 @@ use trawl_shared::{
     outcome::{FailureKind, is_transient_status},
     page::{Outlink, PageMeta},
     robots::Rules,
+    scope::Way,
     spec::{CrawlSpec, LinkKind},
     untrusted::Untrusted,
     url::{CrawlUrl, UrlId},
@@ -136,7 +137,7 @@ impl Account {
     ) -> Outgoing {
         let failure = v1::Failure {
             kind: kind.word().to_owned(),
-            detail: Untrusted(&detail).to_string(),
+            detail: Untrusted::new(&detail).to_string(),
             retry_after_ms: retry_after.map_or(0, millis),
         };
         let report = report(leased, url, url_report::Outcome::Failure(failure));
@@ -193,7 +194,8 @@ fn offers<F>(
     for ((url, hops, source, id), is_new) in candidates.into_iter().zip(is_new) {
         let deeper = u32::from(source != OfferSource::Robots);
         let depth = leased.depth.saturating_add(deeper);
-        if is_new && crawl.scope.admit_from(&url, depth, leased.off_site).is_ok() {
+        let way = Way::of(hops, source == OfferSource::Robots);
+        if is_new && crawl.scope.admit_from(&url, depth, leased.off_site, way).is_ok() {
             offers.push(Offer { url: url.as_str().to_owned(), hops, source: source.into() });
             ids.push(id);
         }

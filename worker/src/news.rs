@@ -54,7 +54,7 @@ pub(crate) fn of_robots(
     let found = match fetched {
         Ok(robots) => Found::Text(robots.text.as_deref().map(zlib).unwrap_or_default()),
         Err(error) if is_about_us(error) => return None,
-        Err(error) => Found::Unavailable(Untrusted(&error.to_string()).to_string()),
+        Err(error) => Found::Unavailable(Untrusted::new(&error.to_string()).to_string()),
     };
     let wait = match fetched {
         Err(FetchError::RobotsUnavailable { retry_after, .. }) => *retry_after,

@@ -8,7 +8,7 @@ use trawl_shared::{
     untrusted::{Untrusted, one_line},
 };
 
-use super::{Operator, about, exactly, hosts};
+use super::{Operator, WhomArgs, about, exactly, hosts};
 use crate::{
     exit::{Exit, Failure},
     render::{self, counted},
@@ -137,7 +137,7 @@ fn change(args: &HostArgs) -> SetHostRequest {
 
 /// For people: one fact a line.
 fn as_text(reply: &HostReply) -> String {
-    let mut text = Untrusted(&reply.key).to_string();
+    let mut text = Untrusted::new(&reply.key).to_string();
     for fact in facts(reply) {
         text += &format!("\n  {fact}");
     }
@@ -155,7 +155,7 @@ fn facts(reply: &HostReply) -> Vec<String> {
     if reply.blocked {
         facts.push(match reply.blocked_reason.as_str() {
             "" => "blocked".to_owned(),
-            reason => format!("blocked: {}", Untrusted(reason)),
+            reason => format!("blocked: {}", Untrusted::new(reason)),
         });
     }
     if let Some(delay) = reply.set_delay_ms {
@@ -168,7 +168,7 @@ fn facts(reply: &HostReply) -> Vec<String> {
         facts.push(format!("its limit is set to {} a crawl", counted(pages, "page")));
     }
     if reply.wait_ms > 0 {
-        let (wait, why) = (about(reply.wait_ms), Untrusted(&reply.wait_reason));
+        let (wait, why) = (about(reply.wait_ms), Untrusted::new(&reply.wait_reason));
         facts.push(format!("left alone for {wait} more: {why}"));
     }
     if reply.failures > 0 {
@@ -182,7 +182,7 @@ fn facts(reply: &HostReply) -> Vec<String> {
         facts.push(format!("its last fetch took {}", exactly(reply.answer_ms)));
     }
     if !reply.address.is_empty() {
-        facts.push(format!("at {}", Untrusted(&reply.address)));
+        facts.push(format!("at {}", Untrusted::new(&reply.address)));
     }
     if reply.robots_delay_ms > 0 {
         let delay = exactly(reply.robots_delay_ms);
@@ -201,7 +201,7 @@ fn robots_fact(robots: &RobotsAccount) -> String {
         None => "no robots.txt known".to_owned(),
     };
     if let Some(unavailable) = robots.unavailable_ms {
-        let reason = Untrusted(&robots.unavailable_reason);
+        let reason = Untrusted::new(&robots.unavailable_reason);
         fact += &format!("; it could not be had for {}: {reason}", about(unavailable));
     }
     fact
@@ -219,7 +219,7 @@ fn in_crawl(host: &HostStatus) -> String {
         ("", Some(0)) => format!("{urls}, due now"),
         ("", Some(due)) => format!("{urls}, due in {}", about(due)),
         ("", None) => urls,
-        (worker, _) => format!("{urls}, lent to {}", Untrusted(worker)),
+        (worker, _) => format!("{urls}, lent to {}", Untrusted::new(worker)),
     }
 }
 
@@ -227,7 +227,7 @@ fn in_crawl(host: &HostStatus) -> String {
 fn robots_text(reply: &HostReply) -> Result<String, Failure> {
     let known = reply.robots.as_ref().filter(|robots| robots.age_ms.is_some());
     let Some(robots) = known else {
-        let host = Untrusted(&reply.key);
+        let host = Untrusted::new(&reply.key);
         return Err(Failure::new(Exit::Failed, format!("no robots.txt of {host} is known")));
     };
     let text = String::from_utf8_lossy(&robots.text);

@@ -76,14 +76,14 @@ fn set_table(hosts: &[HostReply]) -> Table {
     let set = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     for host in hosts {
         table.row([
-            Untrusted(&host.key).to_string(),
+            Untrusted::new(&host.key).to_string(),
             set(host.set_delay_ms.map(exactly)),
             set(host.set_connections.map(|many| many.to_string())),
             set(host.set_pages.map(|many| many.to_string())),
             match (host.blocked, host.blocked_reason.as_str()) {
                 (false, _) => "-".to_owned(),
                 (true, "") => "yes".to_owned(),
-                (true, reason) => format!("yes: {}", Untrusted(reason)),
+                (true, reason) => format!("yes: {}", Untrusted::new(reason)),
             },
         ]);
     }
@@ -97,7 +97,7 @@ fn table(hosts: &[HostStatus]) -> Table {
     for host in hosts {
         table.row([
             host.crawl.clone(),
-            Untrusted(&host.key).to_string(),
+            Untrusted::new(&host.key).to_string(),
             host.queued.to_string(),
             host.leased.to_string(),
             host.pages.to_string(),
@@ -108,8 +108,8 @@ fn table(hosts: &[HostStatus]) -> Table {
                 Some(0) => "now".to_owned(),
                 Some(millis) => format!("in {}", about(millis)),
             },
-            Untrusted(&host.worker).to_string(),
-            Untrusted(&host.rests).to_string(),
+            Untrusted::new(&host.worker).to_string(),
+            Untrusted::new(&host.rests).to_string(),
         ]);
     }
     table

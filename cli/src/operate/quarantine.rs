@@ -120,7 +120,7 @@ async fn release(operator: &Operator, args: &ReleaseArgs, drop: bool) -> Result<
     let what = if drop { "given up" } else { "released" };
     render::print(&format!("{} {what}", counted(reply.released, "URL")))?;
     for url in &reply.not_found {
-        render::say(&format!("not in quarantine: {}", Untrusted(url)));
+        render::say(&format!("not in quarantine: {}", Untrusted::new(url)));
     }
     Ok(if reply.not_found.is_empty() { Exit::Done } else { Exit::Failed })
 }
@@ -129,17 +129,17 @@ fn as_text(url: &QuarantinedUrl) -> String {
     let attempts = if url.attempts == 1 { "attempt" } else { "attempts" };
     let trap = match url.trap.as_str() {
         "" => String::new(),
-        trap => format!("trap {}: ", Untrusted(trap)),
+        trap => format!("trap {}: ", Untrusted::new(trap)),
     };
     let mut text = format!(
         "{}\n  {trap}{}\n  {} {attempts}, depth {}",
-        Untrusted(&url.url),
-        Untrusted(&url.detail),
+        Untrusted::new(&url.url),
+        Untrusted::new(&url.detail),
         url.attempts,
         url.depth,
     );
     if !url.via.is_empty() {
-        text += &format!(", first found on {}", Untrusted(&url.via));
+        text += &format!(", first found on {}", Untrusted::new(&url.via));
     }
     text
 }

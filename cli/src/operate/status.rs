@@ -195,7 +195,7 @@ fn as_text(status: &StatusReply, name: &str, speeds: Option<&HashMap<String, Spe
     }
     for trouble in status.crawls.iter().flat_map(|crawl| &crawl.troubles) {
         if !name.is_empty() {
-            let (url, detail) = (Untrusted(&trouble.url), Untrusted(&trouble.detail));
+            let (url, detail) = (Untrusted::new(&trouble.url), Untrusted::new(&trouble.detail));
             text += &format!("\n{url}: {detail}");
         }
     }

@@ -70,9 +70,9 @@ pub(super) async fn why(operator: &Operator, args: &WhyArgs) -> Result<Exit, Fai
 
 /// For people: one fact a line.
 fn as_text(reply: &WhyReply, asked: &str) -> String {
-    let mut text = Untrusted(&reply.canonical).to_string();
+    let mut text = Untrusted::new(&reply.canonical).to_string();
     if reply.canonical != asked {
-        text += &format!("\n  is the canonical form of {}", Untrusted(asked));
+        text += &format!("\n  is the canonical form of {}", Untrusted::new(asked));
     }
     if reply.crawls.is_empty() {
         text += "\n  the master has no crawl";
@@ -97,25 +97,31 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
         }
     };
     tell(!crawl.canon_rules.is_empty(), &|| {
-        let (url, rules) = (Untrusted(&crawl.canonical), crawl.canon_rules.join(", "));
+        let (url, rules) = (Untrusted::new(&crawl.canonical), crawl.canon_rules.join(", "));
         format!("known as {url}, by {rules}")
     });
-    tell(!crawl.reason.is_empty(), &|| Untrusted(&crawl.reason).to_string());
-    tell(!crawl.via.is_empty(), &|| format!("first found on {}", Untrusted(&crawl.via)));
+    tell(!crawl.reason.is_empty(), &|| Untrusted::new(&crawl.reason).to_string());
+    if let Some(next) = &crawl.search_next {
+        tell(true, &|| {
+            let pages = counted(next.pages, "page");
+            format!("the first {pages} lead nowhere to it; --search looks at more of them")
+        });
+    }
+    tell(!crawl.via.is_empty(), &|| format!("first found on {}", Untrusted::new(&crawl.via)));
     if let Some(depth) = crawl.depth {
         tell(true, &|| match depth {
             0 => "a seed, or where one leads".to_owned(),
             depth => format!("{} from a seed", counted(depth.into(), "link")),
         });
     }
-    tell(!crawl.scope.is_empty(), &|| format!("scope: {}", Untrusted(&crawl.scope)));
+    tell(!crawl.scope.is_empty(), &|| format!("scope: {}", Untrusted::new(&crawl.scope)));
     tell(crawl.off_site > 0, &|| format!("{} off-site", counted(crawl.off_site.into(), "hop")));
-    tell(!crawl.rule.is_empty(), &|| format!("rule: {}", Untrusted(&crawl.rule)));
+    tell(!crawl.rule.is_empty(), &|| format!("rule: {}", Untrusted::new(&crawl.rule)));
     tell(crawl.priority != 0, &|| format!("priority {}", crawl.priority));
     for budget in &crawl.budgets {
-        tell(true, &|| format!("budget: {}", Untrusted(budget)));
+        tell(true, &|| format!("budget: {}", Untrusted::new(budget)));
     }
-    tell(!crawl.trap.is_empty(), &|| format!("trap: {}", Untrusted(&crawl.trap)));
+    tell(!crawl.trap.is_empty(), &|| format!("trap: {}", Untrusted::new(&crawl.trap)));
     tell(crawl.hops > 0, &|| format!("reached by {}", counted(crawl.hops.into(), "redirect")));
     tell(crawl.failures > 0, &|| {
         let tries = if crawl.failures == 1 { "try" } else { "tries" };
@@ -125,7 +131,7 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
         tell(true, &|| {
             let (at, class) = (moment(attempt.at_ms), class_text(&attempt.class));
             let took = exactly(attempt.took_ms);
-            format!("  {at}: {class} after {took}: {}", Untrusted(&attempt.detail))
+            format!("  {at}: {class} after {took}: {}", Untrusted::new(&attempt.detail))
         });
     }
     tell(crawl.losses > 0, &|| {
@@ -138,23 +144,25 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
         });
     }
     tell(!crawl.worker.is_empty(), &|| {
-        let worker = Untrusted(&crawl.worker);
+        let worker = Untrusted::new(&crawl.worker);
         let left = about(crawl.lease_left_ms);
         format!("lent to {worker} by lease {}, which ends in {left} unless renewed", crawl.token)
     });
     tell(crawl.status > 0, &|| format!("answered with status {}", crawl.status));
     tell(!crawl.class.is_empty() && crawl.status == 0, &|| class_text(&crawl.class));
-    tell(!crawl.detail.is_empty(), &|| Untrusted(&crawl.detail).to_string());
-    tell(!crawl.location.is_empty(), &|| format!("leads to {}", Untrusted(&crawl.location)));
+    tell(!crawl.detail.is_empty(), &|| Untrusted::new(&crawl.detail).to_string());
+    tell(!crawl.location.is_empty(), &|| format!("leads to {}", Untrusted::new(&crawl.location)));
     tell(crawl.fetched_at_ms > 0, &|| {
         let (at, took) = (moment(crawl.fetched_at_ms), exactly(crawl.took_ms));
         format!("fetched at {at} in {took}")
     });
     tell(!crawl.sha1.is_empty(), &|| format!("body's SHA-1 {}", crawl.sha1));
-    tell(!crawl.same_as.is_empty(), &|| format!("the same body as {}", Untrusted(&crawl.same_as)));
-    tell(!crawl.robots.is_empty(), &|| Untrusted(&crawl.robots).to_string());
+    tell(!crawl.same_as.is_empty(), &|| {
+        format!("the same body as {}", Untrusted::new(&crawl.same_as))
+    });
+    tell(!crawl.robots.is_empty(), &|| Untrusted::new(&crawl.robots).to_string());
     tell(!crawl.host.is_empty() && !crawl.reason.contains(&crawl.host), &|| {
-        format!("its host is left alone: {}", Untrusted(&crawl.host))
+        format!("its host is left alone: {}", Untrusted::new(&crawl.host))
     });
     tell(!crawl.segment.is_empty(), &|| {
         let length = Size::bytes(crawl.length);
@@ -166,7 +174,10 @@ fn facts(crawl: &WhyCrawl) -> Vec<String> {
 /// A class by its word, or the word itself if this build does not know it.
 fn class_text(word: &str) -> String {
     let class = Class::all().find(|class| class.word() == word);
-    class.map_or_else(|| Untrusted(word).to_string(), |class| render::class_text(class).to_owned())
+    class.map_or_else(
+        || Untrusted::new(word).to_string(),
+        |class| render::class_text(class).to_owned(),
+    )
 }
 
 fn moment(millis: u64) -> String {
@@ -216,6 +227,7 @@ fn as_json(reply: &WhyReply) -> Value {
             "off_site": crawl.off_site,
             "rule": crawl.rule,
             "priority": crawl.priority,
+            "searched_pages": crawl.search_next.map(|next| next.pages),
         })
     });
     json!({"canonical": reply.canonical, "crawls": crawls.collect::<Vec<_>>()})

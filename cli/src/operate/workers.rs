@@ -56,7 +56,7 @@ pub(super) async fn drain(args: &DrainArgs) -> Result<Exit, Failure> {
     let operator = Operator::new(&args.master)?;
     let request = DrainRequest { worker: args.worker.clone(), undo: args.undo };
     let reply = operator.ask(async |mut it| it.drain(request).await).await?;
-    let worker = Untrusted(&args.worker);
+    let worker = Untrusted::new(&args.worker);
     let leases = counted(reply.leases.into(), "lease");
     render::print(&match (args.undo, reply.leases) {
         (true, _) => format!("worker {worker} works again"),
@@ -74,7 +74,7 @@ fn as_text(workers: &[WorkerStatus]) -> String {
     for worker in workers {
         table.row([
             // Workers choose their names and versions themselves.
-            Untrusted(&worker.name).to_string(),
+            Untrusted::new(&worker.name).to_string(),
             worker.state.clone(),
             worker.lanes.to_string(),
             worker.lanes_busy.to_string(),
@@ -86,7 +86,7 @@ fn as_text(workers: &[WorkerStatus]) -> String {
             Size::bytes(worker.outbox_bytes).to_string(),
             about(worker.joined_ms),
             about(worker.heard_ms),
-            Untrusted(&worker.version).to_string(),
+            Untrusted::new(&worker.version).to_string(),
             worker.address.clone(),
         ]);
     }

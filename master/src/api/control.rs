@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use trawl_proto::v1::{
     self, DrainReply, DrainRequest, ExportRequest, HostReply, HostRequest, HostsReply,
@@ -21,7 +20,7 @@ use super::{
     host::{self, host_status},
     millis,
     pages::{self, Exports},
-    source, walk, why,
+    walk, why,
 };
 use crate::{
     crawl::{Crawls, Inmates, Quarantine, Submission, Tally},
@@ -135,7 +134,7 @@ impl v1::control_server::Control for ControlApi {
         let DrainRequest { worker, undo } = request.into_inner();
         let leases = self.crawls.drain(worker.clone(), !undo).await?;
         let leases = leases.ok_or_else(|| {
-            let worker = Untrusted(&worker);
+            let worker = Untrusted::new(&worker);
             Status::not_found(format!("no worker \"{worker}\" is here; `trawl workers` lists them"))
         })?;
         Ok(Response::new(DrainReply { leases }))
@@ -175,9 +174,8 @@ impl v1::control_server::Control for ControlApi {
         }
         let url = checked_url("URL", &url)?;
         let mut crawls = Vec::new();
-        let search_until = Instant::now() + source::SEARCH_MAX;
         for view in self.crawls.why(some(crawl), url.clone()).await?? {
-            crawls.push(why::told(&self.crawls, &url, view, search_from, search_until).await?);
+            crawls.push(why::told(&self.crawls, view, search_from).await?);
         }
         Ok(Response::new(WhyReply { canonical: url.as_str().to_owned(), crawls }))
     }
@@ -272,7 +270,7 @@ fn listed(limit: u32) -> usize {
 /// A URL that a person gave; `what` says what it is.
 fn checked_url(what: &str, url: &str) -> Result<CrawlUrl, Status> {
     CrawlUrl::parse(url).map_err(|error| {
-        Status::invalid_argument(format!("{what} \"{}\": {error}", Untrusted(url)))
+        Status::invalid_argument(format!("{what} \"{}\": {error}", Untrusted::new(url)))
     })
 }
 

@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use tokio::{sync::Semaphore, task::spawn_blocking, time::Instant};
 use trawl_proto::v1::SearchPoint;
-use trawl_shared::{page::PageMeta, url::CrawlUrl};
+use trawl_shared::{
+    page::PageMeta,
+    scope::{Refusal, Way},
+    url::CrawlUrl,
+};
 
 use crate::{
     frontier::Reach,
     pages::{CrawlPages, ReadError, Scan},
 };
 
-/// How long one question may look through pages, in all crawls that it is about. Another one
-/// may go on where it ended.
-pub(super) const SEARCH_MAX: Duration = Duration::from_secs(3);
+/// How long one call may look through the pages of a crawl. Another one may go on where it
+/// ended.
+const SEARCH_MAX: Duration = Duration::from_secs(3);
 
 /// One search at a time, so that questions leave the machine to the crawl.
 static SEARCHING: Semaphore = Semaphore::const_new(1);
@@ -23,13 +27,13 @@ static SEARCHING: Semaphore = Semaphore::const_new(1);
 #[derive(Debug)]
 pub(super) struct Search {
     /// The URL under the crawl's rules of canonical form.
-    pub(super) url: CrawlUrl,
+    url: CrawlUrl,
+    /// How it stands in metadata, which are JSON.
+    in_json: String,
     /// How far the crawl goes.
-    pub(super) reach: Reach,
+    reach: Reach,
     /// Where it goes on; none for the beginning.
-    pub(super) from: Option<SearchPoint>,
-    /// When it ends.
-    pub(super) until: Instant,
+    from: Option<SearchPoint>,
 }
 
 /// What was found of a URL.
@@ -37,7 +41,7 @@ pub(super) struct Search {
 pub(super) struct Source {
     /// The first page that leads to it; empty if none was found.
     pub(super) via: String,
-    /// Why it was not taken in, in one sentence.
+    /// Why it was not taken in, in one sentence; empty if pages are left to look at.
     pub(super) reason: String,
     /// Where to go on, if pages are left to look at.
     pub(super) next: Option<SearchPoint>,
@@ -50,7 +54,7 @@ pub(super) async fn find(pages: &CrawlPages, search: Search) -> Source {
     let Ok(turn) = SEARCHING.acquire().await else { return Source::default() };
     let searched = spawn_blocking(move || {
         let _turn = turn;
-        look_through(&pages, &search)
+        look_through(&pages, &search, Instant::now() + SEARCH_MAX)
     });
     match searched.await {
         Ok(Ok(source)) => source,
@@ -68,7 +72,7 @@ pub(super) async fn find(pages: &CrawlPages, search: Search) -> Source {
     }
 }
 
-fn look_through(pages: &CrawlPages, search: &Search) -> Result<Source, ReadError> {
+fn look_through(pages: &CrawlPages, search: &Search, until: Instant) -> Result<Source, ReadError> {
     let Ok(segments) = pages.segments() else { return Ok(Source::default()) };
     let mut scan = Scan::new(segments, pages.committed);
     let mut looked_at = 0_u64;
@@ -77,13 +81,10 @@ fn look_through(pages: &CrawlPages, search: &Search) -> Result<Source, ReadError
         looked_at = from.pages;
     }
     loop {
-        if Instant::now() >= search.until {
-            let reason = format!(
-                "none of the first {looked_at} pages leads to this very URL; no more were looked at"
-            );
+        if Instant::now() >= until {
             let (segment, offset) = scan.at();
             let next = SearchPoint { segment, offset, pages: looked_at };
-            return Ok(Source { reason, next: Some(next), ..Source::default() });
+            return Ok(Source { next: Some(next), ..Source::default() });
         }
         let Some(page) = scan.next_page()? else { break };
         looked_at += 1;
@@ -99,11 +100,17 @@ fn look_through(pages: &CrawlPages, search: &Search) -> Result<Source, ReadError
 }
 
 impl Search {
+    /// For a URL under a crawl's rules; `from` is where an earlier search ended.
+    pub(super) fn new(url: CrawlUrl, reach: Reach, from: Option<SearchPoint>) -> Self {
+        let in_json = serde_json::Value::from(url.as_str()).to_string();
+        Self { url, in_json, reach, from }
+    }
+
     /// Whether a page's metadata need be read: whether the URL is in its bytes, or links
     /// that the crawl takes for it may be.
     fn may_be_in(&self, metadata: &[u8]) -> bool {
         !self.reach.canon.is_empty()
-            || str::from_utf8(metadata).is_ok_and(|meta| meta.contains(self.url.as_str()))
+            || str::from_utf8(metadata).is_ok_and(|meta| meta.contains(&self.in_json))
     }
 
     /// Whether the crawl takes another URL for this one.
@@ -123,39 +130,48 @@ impl Search {
         }
         let reach = &self.reach;
         let (depth, hops) = (meta.depth + 1, meta.hops + 1);
-        Some(if link.is_some_and(|link| link.nofollow) {
-            "a page leads to it, and asks not to follow that link".to_owned()
-        } else if let Some(most) = reach.depth
-            && depth > most
-        {
-            format!("it is {depth} links from a seed, and the crawl goes as deep as {most}")
-        } else if is_redirect && hops > reach.redirects {
-            let most = reach.redirects;
-            format!("{hops} redirects in a row lead to it, and the crawl follows {most}")
-        } else {
-            "a page leads to it, and it was not taken in".to_owned()
+        let way = if is_redirect { Way::Onwards } else { Way::Link };
+        let refusal = reach.scope.admit_from(&self.url, depth, meta.off_site, way).err();
+        Some(match refusal {
+            _ if link.is_some_and(|link| link.nofollow) => {
+                "a page leads to it, and asks not to follow that link".to_owned()
+            }
+            Some(Refusal::TooDeep { max, .. }) => {
+                format!("it is {depth} links from a seed, and the crawl goes as deep as {max}")
+            }
+            Some(refusal) => format!("its scope does not admit it: {refusal}"),
+            None if is_redirect && hops > reach.redirects => {
+                let most = reach.redirects;
+                format!("{hops} redirects in a row lead to it, and the crawl follows {most}")
+            }
+            None => "a page leads to it, and it was not taken in".to_owned(),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use trawl_shared::{
         canon::{Canon, CanonRule},
         page::Outlink,
-        spec::LinkKind,
+        scope::Scope,
+        spec::{CrawlSpec, LinkKind},
     };
 
     use super::*;
 
     fn search(url: &str, rules: &[CanonRule]) -> Search {
         let canon = Canon::new(rules, &[]).unwrap();
-        let reach = Reach { depth: Some(2), redirects: 5, canon };
-        Search { url: url.parse().unwrap(), reach, from: None, until: Instant::now() }
+        let spec = CrawlSpec { depth: Some(2), hops_off_site: 1, ..CrawlSpec::default() };
+        let scope = Scope::new(&spec, ["a.example".to_owned()]).unwrap();
+        let reach = Reach { redirects: 5, scope: Arc::new(scope), canon };
+        Search::new(url.parse().unwrap(), reach, None)
     }
 
-    #[tokio::test]
-    async fn a_link_that_was_not_taken_in_says_why() {
+    #[test]
+    fn a_link_that_was_not_taken_in_says_why() {
         let url = "http://a.example/x";
         let search = search(url, &[]);
         let link = Outlink::new(url.to_owned(), LinkKind::A);
@@ -171,8 +187,26 @@ mod tests {
         assert_eq!(search.refusal(&PageMeta::default()), None);
     }
 
-    #[tokio::test]
-    async fn a_link_is_found_in_whatever_form_the_crawl_takes_for_the_url() {
+    #[test]
+    fn a_link_of_a_page_off_site_is_judged_from_there() {
+        let url = "http://c.example/";
+        let outlinks = vec![Outlink::new(url.to_owned(), LinkKind::A)];
+        let page = |off_site| PageMeta { off_site, outlinks: outlinks.clone(), ..<_>::default() };
+        let because = |meta: &PageMeta| search(url, &[]).refusal(meta).unwrap();
+        assert!(because(&page(1)).starts_with("its scope does not admit it: "));
+        assert_eq!(because(&page(0)), "a page leads to it, and it was not taken in");
+    }
+
+    #[test]
+    fn metadata_are_searched_for_the_url_as_json_has_it() {
+        let url = r"http://a.example/?a\b";
+        let outlinks = vec![Outlink::new(url.to_owned(), LinkKind::A)];
+        let page = PageMeta { outlinks, ..PageMeta::default() };
+        assert!(search(url, &[]).may_be_in(&serde_json::to_vec(&page).unwrap()));
+    }
+
+    #[test]
+    fn a_link_is_found_in_whatever_form_the_crawl_takes_for_the_url() {
         let link = Outlink::new("http://a.example/x?utm_source=y".to_owned(), LinkKind::A);
         let page = PageMeta { depth: 1, outlinks: vec![link], ..PageMeta::default() };
         let found = |rules: &[CanonRule]| search("http://a.example/x", rules).refusal(&page);

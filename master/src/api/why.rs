@@ -1,7 +1,7 @@
 //! What is known of a URL, put into a message: what the frontier told, and what
 //! stands in the page's own records.
 
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::task::spawn_blocking;
 use tonic::Status;
 use trawl_proto::v1::{self, SearchPoint, WhyCrawl};
 use trawl_shared::{
@@ -20,26 +20,28 @@ use super::{
 };
 use crate::{
     crawl::{AccountView, Crawls},
-    frontier::{State, Via},
+    frontier::{RobotsFile, State, Via},
     pages::{CrawlPages, Place},
     store::rows::TryRow,
 };
 
-/// One crawl's account of a URL as a message. Pages are searched for it, from there on and
-/// until then.
+/// One crawl's account of a URL as a message. If the crawl did not take it in, its pages are
+/// searched from there on for one that leads to it.
 pub(super) async fn told(
     crawls: &Crawls,
-    url: &CrawlUrl,
     view: AccountView,
     search_from: Option<SearchPoint>,
-    search_until: Instant,
 ) -> Result<WhyCrawl, Status> {
     let AccountView { account, due, lease_left, pages } = view;
     let canonical = account.canonical.url.clone();
+    let fetched_at = match &account.state {
+        State::Fetched { row, .. } => Some(row.fetched_at),
+        _ => None,
+    };
     let mut told = WhyCrawl {
         robots: account
             .robots
-            .map(|(fetched_at, text)| robots_line(url, &account.product_token, fetched_at, &text))
+            .map(|robots| robots_line(&canonical, &account.product_token, robots, fetched_at))
             .unwrap_or_default(),
         crawl: account.name,
         reason: account.held_up,
@@ -56,22 +58,18 @@ pub(super) async fn told(
     match account.state {
         State::Unknown => {
             told.state = "unknown".into();
-            let search = Search {
-                url: canonical,
-                reach: account.reach,
-                from: search_from,
-                until: search_until,
-            };
+            let search = Search::new(canonical, account.reach, search_from);
             let source = source::find(&pages, search).await;
-            told.via = source.via;
-            told.search_next = source.next;
-            if told.reason.is_empty() {
+            // Who leads to it is known then, and from how far.
+            if told.reason.is_empty() || !source.via.is_empty() {
                 told.reason = source.reason;
             }
+            told.via = source.via;
+            told.search_next = source.next;
         }
-        State::Open { row, via, depth, holder, .. } => {
+        State::Open { row, via, slot, holder, .. } => {
             told.via = via_url(&pages, via).await;
-            told.depth = Some(depth.into());
+            told.depth = Some(slot.depth.into());
             told.hops = row.hops;
             told.failures = row.failures;
             told.losses = row.losses;
@@ -150,19 +148,36 @@ fn tries(rows: Vec<TryRow>) -> Vec<v1::Try> {
     rows.into_iter().map(told).collect()
 }
 
-/// What the host's robots.txt says of a URL, with its age.
-fn robots_line(url: &CrawlUrl, product_token: &str, fetched_at: u64, zlib: &[u8]) -> String {
+/// What the host's robots.txt says of a URL, with its age, which comes first: the line may be
+/// long. `page_at` is when the URL's own answer was fetched, by the worker's clock.
+fn robots_line(
+    url: &CrawlUrl,
+    product_token: &str,
+    (row, zlib): RobotsFile,
+    page_at: Option<u64>,
+) -> String {
     let now = u64::try_from(wall_now().as_millisecond()).unwrap_or(0);
-    let minutes = now.saturating_sub(fetched_at) / 60_000;
-    let age = format!("robots.txt fetched {}h {}m ago", minutes / 60, minutes % 60);
-    let text = robots_text(zlib);
+    let ago = |then: u64| {
+        let minutes = now.saturating_sub(then) / 60_000;
+        format!("{}h {}m ago", minutes / 60, minutes % 60)
+    };
+    if row.fetched_at == 0 {
+        let (since, why) = (ago(row.unavailable_since), row.unavailable);
+        return format!("robots.txt could not be had since {since}: {why}");
+    }
+    let newer = match page_at {
+        Some(page_at) if page_at < row.fetched_at => ", after this page",
+        _ => "",
+    };
+    let age = format!("robots.txt fetched {}{newer}", ago(row.fetched_at));
+    let text = robots_text(&zlib);
     if text.is_empty() {
-        return format!("allowed: the host has no rules ({age})");
+        return format!("{age}: allowed, the host has no rules");
     }
     let rules = Rules::parse(&text, product_token);
     let verdict = rules.verdict(url);
     let word = if verdict.allowed { "allowed" } else { "disallowed" };
-    format!("{word}: {verdict} ({age})")
+    format!("{age}: {word}, {verdict}")
 }
 
 /// The URL of the page that another was found on; empty for a seed, and if it is

@@ -26,6 +26,7 @@ use trawl_shared::{
     outcome::FailureKind,
     page::OUTLINKS_MAX,
     politeness::REST_MAX,
+    robots::SITEMAPS_MAX,
     spec::BODY_LIMIT_MAX,
     units::Size,
     untrusted::CHARS_MAX,
@@ -50,8 +51,9 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Hosts that one lease call may ask for, and may extend.
 const HOSTS_MAX: usize = 1_024;
 
-/// Links of one page that are looked at: its outlinks, and a redirect's target.
-const OFFERS_MAX: usize = OUTLINKS_MAX + 1;
+/// Links of one page that are looked at: its outlinks, a redirect's target, and the sitemaps
+/// that its host's robots.txt names.
+const OFFERS_MAX: usize = OUTLINKS_MAX + SITEMAPS_MAX + 1;
 
 /// Characters of a worker's version that are kept.
 const VERSION_CHARS: usize = 64;
@@ -633,7 +635,7 @@ fn worker_name(name: &str) -> Result<Arc<str>, Status> {
 }
 
 fn printable(text: &str) -> String {
-    trawl_shared::untrusted::Untrusted(text).to_string()
+    trawl_shared::untrusted::Untrusted::new(text).to_string()
 }
 
 fn some_millis(millis: u64) -> Option<Duration> {

@@ -177,9 +177,13 @@ impl<S: Store> Owner<S> {
             return Ok(Err(none));
         }
         self.commit_all(now)?;
-        let view = |account: Account| {
+        let rests = self.disk.low().map(|low| low.to_string());
+        let view = |mut account: Account| {
             let (due, lease_left) = match &account.state {
                 State::Open { due, holder, .. } => {
+                    if let (None, Some(rests)) = (holder, &rests) {
+                        account.held_up.clone_from(rests);
+                    }
                     let left = holder.as_ref().map(|holder| until(holder.deadline, now));
                     (due.map(|due| until(due, now)), left)
                 }

@@ -15,7 +15,7 @@ use crate::{
         Batch, Row, Store,
         keys::{self, HostRef, Slot},
         memory::MemoryStore,
-        rows::{EndedRow, PatternRow, QueueRow, UrlRow, UrlState},
+        rows::{DomainRow, EndedRow, HostRow, PatternRow, QueueRow, UrlRow, UrlState},
     },
 };
 
@@ -86,7 +86,9 @@ fn what_was_caught_and_counted_has_its_words() {
     let queued = QueueRow { off_site: 2, exempt: true, ..QueueRow::default() };
     let mut store = MemoryStore::default();
     let changes = vec![
-        (keys::pattern(at, 7), Some(PatternRow { pages: 3, alike: 2 }.encode_to_vec())),
+        (keys::pattern(at, 7), Some(PatternRow { pages: 3, alike: 2, sets: 1 }.encode_to_vec())),
+        (keys::domain(1, 7), Some(DomainRow { hosts: 3, alike: 2 }.encode_to_vec())),
+        (keys::host(at), Some(HostRow { is_counted: true, ..HostRow::default() }.encode_to_vec())),
         (
             keys::url(at, &UrlId::of("x")),
             Some(UrlRow { state: Some(UrlState::Ended(ended)) }.encode_to_vec()),

@@ -125,6 +125,8 @@ pub(super) enum Words {
         pattern: Hex,
         pages: u64,
         alike: u32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        sets: u32,
     },
     Lease {
         token: u64,
@@ -400,10 +402,11 @@ impl Words {
                     exempt: *exempt,
                 },
             ),
-            Self::Pattern { crawl, host, pattern, pages, alike } => {
+            Self::Pattern { crawl, host, pattern, pages, alike, sets } => {
                 let at = HostRef { crawl: *crawl, host: *host };
                 let pattern = u64::from_be_bytes(pattern.0.as_slice().try_into().ok()?);
-                row(keys::pattern(at, pattern), &PatternRow { pages: *pages, alike: *alike })
+                let counted = PatternRow { pages: *pages, alike: *alike, sets: *sets };
+                row(keys::pattern(at, pattern), &counted)
             }
             Self::Lease { token, crawl, host, worker, slots, longer_wait_ms } => row(
                 keys::lease(Token(*token)),
@@ -559,9 +562,9 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
         }
         b'T' => {
             let (HostRef { crawl, host }, pattern) = keys::pattern_of(key)?;
-            let PatternRow { pages, alike } = PatternRow::decode(value).ok()?;
+            let PatternRow { pages, alike, sets } = PatternRow::decode(value).ok()?;
             let pattern = Hex(pattern.to_be_bytes().to_vec());
-            Words::Pattern { crawl, host, pattern, pages, alike }
+            Words::Pattern { crawl, host, pattern, pages, alike, sets }
         }
         b'L' => {
             let LeaseRow { crawl, host, worker, slots, longer_wait_ms } =

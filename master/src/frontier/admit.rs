@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use trawl_shared::{
     canon::Canon,
     rules::Rules,
-    scope::Scope,
+    scope::{Scope, Way},
     spec::{CrawlSpec, SpecError},
     trap,
     url::{CrawlUrl, UrlId},
 };
 
-use super::{Crawl, Frontier, FrontierError, Host, Moment};
+use super::{Crawl, Frontier, FrontierError, Host, Moment, Release};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef, Slot},
@@ -150,10 +150,35 @@ impl<S: Store> Frontier<S> {
                 via_host: 0,
                 is_seed: true,
             };
-            new_seeds += u64::from(self.take_in(number, &candidate)?);
+            let is_new = self.take_in(number, &candidate)?;
+            if !is_new {
+                self.exempt(number, url, now)?;
+            }
+            new_seeds += u64::from(is_new);
         }
         self.restart(number, now);
         Ok(Submitted { crawl: number, resumed: known.is_some(), new_seeds })
+    }
+
+    /// A URL that is known is given as a seed: it is no trap, whatever it was taken for.
+    fn exempt(&mut self, number: u32, url: &CrawlUrl, now: Moment) -> Result<(), FrontierError> {
+        let at = HostRef { crawl: number, host: self.host_number(url.host_key_str())? };
+        let id = url.id();
+        let row: Option<UrlRow> = self.changes.get(&self.store, &keys::url(at, &id))?;
+        match row.and_then(|row| row.state) {
+            Some(UrlState::Ended(row)) if !row.trap.is_empty() => {
+                self.release(at, &id, Release::Retry, now)?;
+            }
+            Some(UrlState::Pending(slot)) => {
+                let slot = Slot::decode(&slot).ok_or_else(|| super::damaged("a URL's place"))?;
+                let key = keys::queue(at, slot);
+                if let Some(row) = self.changes.get::<QueueRow>(&self.store, &key)? {
+                    self.changes.put(key, &QueueRow { exempt: true, ..row });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Gives a crawl its specification, if it has another one.
@@ -292,7 +317,8 @@ impl<S: Store> Frontier<S> {
                 true => source.depth,
                 false => source.depth.saturating_add(1),
             };
-            let admitted = scope.admit_from(&url, u32::from(depth), source.off_site);
+            let way = Way::of(offer.hops, offer.is_of_robots);
+            let admitted = scope.admit_from(&url, u32::from(depth), source.off_site, way);
             let Ok(off_site) = admitted else { continue };
             // An offer that was not canonical has another id.
             let id = if url.as_str() == offer.url { id } else { url.id() };

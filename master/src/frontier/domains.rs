@@ -14,7 +14,7 @@ use super::{Frontier, group::id_of};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef},
-    rows::{DomainRow, HostRow},
+    rows::DomainRow,
 };
 
 /// Why no further host of a domain is taken in, if it is so.
@@ -54,8 +54,7 @@ impl<S: Store> Frontier<S> {
         if let Some(host) = self.hosts.get(&at) {
             return Ok(host.row.is_counted);
         }
-        let row: Option<HostRow> = self.changes.get(&self.store, &keys::host(at))?;
-        Ok(row.is_some_and(|row| row.is_counted))
+        Ok(self.host_row(at)?.is_some_and(|row| row.is_counted))
     }
 
     /// A URL of a host is taken in: it counts from now on.

@@ -28,7 +28,7 @@ use crate::{
     pages::Place,
     store::{
         Store,
-        keys::HostRef,
+        keys::{HostRef, Slot},
         memory::MemoryStore,
         rows::{Finish, Wish},
         sled::SledStore,
@@ -1054,7 +1054,8 @@ fn why_tells_where_a_url_is_and_what_holds_it_up() {
     assert_eq!((&*holder.worker, holder.token, via), ("w", lent[0].token, Via::Seed));
     answer(&mut frontier, &lent, &["http://a.example/2"], 1);
     let account = why(&frontier, "http://a.example/2", 1);
-    let State::Open { holder: None, via, depth: 1, due, .. } = account.state else {
+    let State::Open { holder: None, via, slot: Slot { depth: 1, .. }, due, .. } = account.state
+    else {
         panic!("it waits")
     };
     assert_eq!((via, due), (Via::Page(PLACE), Some(Moment(2_000))));

@@ -8,7 +8,7 @@ use trawl_shared::{
     url::{CrawlUrl, UrlId},
 };
 
-use super::{Frontier, FrontierError, Host, Moment, Via, damaged};
+use super::{Frontier, FrontierError, Moment, Via, damaged};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef, Slot},
@@ -144,9 +144,18 @@ impl<S: Store> Frontier<S> {
         let slot = Slot::untried(priority, depth, crawl.row.next_seq);
         crawl.row.next_seq += 1;
         crawl.count_depth(depth, true);
-        let EndedRow { path, hops, via, via_host, off_site, .. } = row;
-        let queued =
-            QueueRow { path, hops, via, via_host, off_site, exempt: true, ..QueueRow::default() };
+        // Its tries begin anew, and those before are not forgotten.
+        let EndedRow { path, hops, via, via_host, off_site, tries, .. } = row;
+        let queued = QueueRow {
+            path,
+            hops,
+            via,
+            via_host,
+            off_site,
+            tries,
+            exempt: true,
+            ..QueueRow::default()
+        };
         self.changes.put(keys::queue(at, slot), &queued);
         let state = UrlState::Pending(slot.encode().to_vec());
         self.changes.put(keys::url(at, id), &UrlRow { state: Some(state) });
@@ -211,10 +220,14 @@ impl<S: Store> Frontier<S> {
 
     /// The key of a host.
     pub(super) fn host_key(&self, at: HostRef) -> Result<Option<String>, StoreError> {
-        if let Some(Host { row, .. }) = self.hosts.get(&at) {
-            return Ok(Some(row.key.clone()));
+        Ok(self.host_row(at)?.map(|row| row.key))
+    }
+
+    /// What is known of a host in a crawl, in memory or not.
+    pub(super) fn host_row(&self, at: HostRef) -> Result<Option<HostRow>, StoreError> {
+        match self.hosts.get(&at) {
+            Some(host) => Ok(Some(host.row.clone())),
+            None => self.changes.get(&self.store, &keys::host(at)),
         }
-        let row: Option<HostRow> = self.changes.get(&self.store, &keys::host(at))?;
-        Ok(row.map(|row| row.key))
     }
 }

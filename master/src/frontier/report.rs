@@ -27,8 +27,9 @@ use crate::{
     },
 };
 
-/// Failed tries of a URL that are remembered.
-const TRIES_KEPT: usize = 5;
+/// Failed tries of a URL that are remembered: as many as a crawl may make, unless it was let
+/// out of quarantine in between.
+const TRIES_KEPT: usize = 20;
 
 /// A worker's account of one leased URL.
 #[derive(Clone, Debug)]

@@ -466,7 +466,7 @@ impl<S: Store> Frontier<S> {
         if rows.is_empty()
             && let Some(host) = self.hosts.get_mut(&at)
         {
-            tracing::error!(host = %Untrusted(&host_key), "a queue is empty that should not be");
+            tracing::error!(host = %Untrusted::new(&host_key), "a queue is empty that should not be");
             host.row.queued = 0;
             self.touched.insert(at);
         }

@@ -104,7 +104,7 @@ impl<'f> Judge<'f> {
         if self.has_budgets
             && let Some(budget) = self.crawl.rules.budget(&url)
         {
-            let spent = row_of(store, self.at, budget.key)?.pages;
+            let spent = row_of(store, self.at, budget.key)?.unwrap_or_default().pages;
             if spent >= budget.pages {
                 let (pages, name) = (budget.pages, budget.rule.name());
                 let detail = format!("the budget of {pages} pages of {name} was used up");
@@ -118,17 +118,18 @@ impl<'f> Judge<'f> {
         if self.has_templates
             && !row.exempt
             && let Ok(url) = CrawlUrl::parse(&url)
-            && let Some(template) = Template::of(&url)
         {
             let traps = &self.crawl.spec.traps;
-            let (key, counted) = counted(store, self.at, &template, self.is_full)?;
-            if let Some(caught) = over(&template, key, &counted, traps) {
+            let template = Template::of(&url);
+            let row = |key| row_of(store, self.at, key);
+            let counted = Counted::of(&template, self.is_full, row)?;
+            if let Some(caught) = counted.over(&template, traps) {
                 return Ok(Fate::Ended(End::Trap(caught)));
             }
-            if counted.pages + self.under_way(key) >= traps.template_pages {
+            if counted.row.pages + self.under_way(counted.key) >= counted.budget(traps) {
                 return Ok(Fate::Later);
             }
-            keys.push(key);
+            keys.push(counted.key);
         }
         for key in keys {
             *self.picked.entry(key).or_default() += 1;
@@ -143,9 +144,8 @@ impl<'f> Judge<'f> {
 }
 
 /// What was counted of a pattern.
-fn row_of(store: &impl Store, at: HostRef, key: u64) -> Result<PatternRow, StoreError> {
-    let row = store.get(&keys::pattern(at, key))?;
-    row.map_or_else(|| Ok(PatternRow::default()), |row| decode(&row))
+fn row_of(store: &impl Store, at: HostRef, key: u64) -> Result<Option<PatternRow>, StoreError> {
+    store.get(&keys::pattern(at, key))?.map(|row| decode(&row)).transpose()
 }
 
 /// How many patterns a host has rows of in the store.
@@ -164,45 +164,73 @@ fn is_full(patterns: usize, traps: &TrapSpec) -> bool {
     patterns >= traps.templates as usize
 }
 
-/// What was counted of a template, and under which key: one that has no row of its own
-/// counts among the rest if its host has as many rows as it may.
-fn counted(
-    store: &impl Store,
-    at: HostRef,
-    template: &Template,
-    is_full: bool,
-) -> Result<(u64, PatternRow), StoreError> {
-    if let Some(row) = store.get(&keys::pattern(at, template.key))? {
-        return Ok((template.key, decode(&row)?));
-    }
-    let key = if is_full { Template::REST } else { template.key };
-    Ok((key, row_of(store, at, key)?))
+/// What was counted of a template.
+struct Counted {
+    /// Its own key, or that of others that it is counted with.
+    key: u64,
+    row: PatternRow,
+    counts_all: bool,
 }
 
-/// The pages that count under a key, for people.
-fn what_counts(template: &Template, key: u64) -> String {
-    if key == Template::REST {
-        return "further kinds with nothing new".to_owned();
+impl Counted {
+    /// Looks it up among the rows of its host. Combinations of parameters count together
+    /// once there are many sets of them; and so does what has no row of its own, if its
+    /// host has as many as it may.
+    fn of(
+        template: &Template,
+        is_full: bool,
+        row: impl Fn(u64) -> Result<Option<PatternRow>, StoreError>,
+    ) -> Result<Self, StoreError> {
+        if let Some(all) = &template.combined {
+            let row = row(all.key)?.unwrap_or_default();
+            if row.sets > Template::SETS_MAX {
+                return Ok(Self { key: all.key, row, counts_all: true });
+            }
+        }
+        if let Some(row) = row(template.key)? {
+            return Ok(Self { key: template.key, row, counts_all: template.counts_all });
+        }
+        if is_full {
+            let row = row(Template::REST)?.unwrap_or_default();
+            return Ok(Self { key: Template::REST, row, counts_all: false });
+        }
+        let (key, row, counts_all) = (template.key, PatternRow::default(), template.counts_all);
+        Ok(Self { key, row, counts_all })
     }
-    let what = if template.counts_all { "" } else { " with nothing new" };
-    format!("the kind {}{what}", template.text)
-}
 
-/// Why no more of a template is fetched, if it is so.
-fn over(template: &Template, key: u64, counted: &PatternRow, traps: &TrapSpec) -> Option<Caught> {
-    if counted.alike >= traps.alike_pages {
-        let kind = match key {
-            Template::REST => "further kinds".to_owned(),
-            _ => format!("the kind {}", template.text),
-        };
-        let detail = format!("the last {} pages of {kind} were nearly the same", counted.alike);
-        return Some(Caught { trap: Trap::Alike, detail });
+    /// Pages that may count.
+    fn budget(&self, traps: &TrapSpec) -> u64 {
+        if self.key == Template::PLAIN { traps.plain_pages } else { traps.template_pages }
     }
-    (counted.pages >= traps.template_pages).then(|| {
-        let (count, what) = (counted.pages, what_counts(template, key));
-        let detail = format!("{count} pages of {what} were fetched of its host");
-        Caught { trap: Trap::Template, detail }
-    })
+
+    /// The pages that count, for people.
+    fn what_counts(&self, template: &Template) -> String {
+        let new = if self.counts_all { "" } else { " with nothing new" };
+        match (self.key, &template.combined) {
+            (Template::REST, _) => "further kinds with nothing new".to_owned(),
+            (Template::PLAIN, _) => "URLs without numbers with nothing new".to_owned(),
+            (key, Some(all)) if key == all.key => format!("the kind {}", all.text),
+            _ => format!("the kind {}{new}", template.text),
+        }
+    }
+
+    /// Why no more of it is fetched, if it is so.
+    fn over(&self, template: &Template, traps: &TrapSpec) -> Option<Caught> {
+        if self.row.alike >= traps.alike_pages {
+            let kind = match self.key {
+                Template::REST => "further kinds".to_owned(),
+                _ => format!("the kind {}", template.text),
+            };
+            let count = self.row.alike;
+            let detail = format!("the last {count} pages of {kind} were nearly the same");
+            return Some(Caught { trap: Trap::Alike, detail });
+        }
+        (self.row.pages >= self.budget(traps)).then(|| {
+            let (count, what) = (self.row.pages, self.what_counts(template));
+            let detail = format!("{count} pages of {what} were fetched of its host");
+            Caught { trap: Trap::Template, detail }
+        })
+    }
 }
 
 impl Crawl {
@@ -242,37 +270,68 @@ impl<S: Store> Frontier<S> {
         let url = format!("{}{path}", host.row.key);
         let is_new = self.patterns.of(at).prints.is_new(print);
         let spec = Arc::clone(&crawl.spec);
-        let is_first = host.row.pages == 0 && class == Class::Ok;
         let budget = crawl.rules.budget(&url).filter(|_| class.is_page());
         let budget = budget.map(|budget| budget.key);
-        let template = match CrawlUrl::parse(&url) {
-            Ok(url) if crawl.spec.traps.enabled => Template::of(&url),
-            _ => None,
+        let template = match spec.traps.enabled {
+            true => CrawlUrl::parse(&url).ok().map(|url| Template::of(&url)),
+            false => None,
         };
+        let is_first = host.row.pages == 0 && class == Class::Ok;
         if is_first && spec.traps.enabled {
             self.count_first_page(at, print)?;
         }
         if let Some(key) = budget {
             self.change_pattern(at, key, |row| row.pages += 1)?;
         }
-        let Some(template) = template else { return Ok(()) };
-        let is_full = is_full(self.pattern_count(at)?, &spec.traps);
-        let own = self.changes.get_bytes(&self.store, &keys::pattern(at, template.key))?;
-        let is_rest = own.is_none() && is_full;
-        let key = if is_rest { Template::REST } else { template.key };
-        self.change_pattern(at, key, |row| {
-            // The rest has many kinds, good ones too: as long as those bring more that is
-            // new than the others bring what is not, it is no trap.
-            match (is_rest, is_new) {
-                (true, true) => row.pages = row.pages.saturating_sub(1),
-                (_, is_new) => row.pages += u64::from(template.counts_all || !is_new),
+        match template {
+            Some(template) => self.count_template(at, &template, is_new, print, &spec.traps),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a page of a template.
+    fn count_template(
+        &mut self,
+        at: HostRef,
+        template: &Template,
+        is_new: bool,
+        print: Option<u64>,
+        traps: &TrapSpec,
+    ) -> Result<(), StoreError> {
+        let is_full = is_full(self.pattern_count(at)?, traps);
+        let has_row = self.pattern(at, template.key)?.is_some();
+        match &template.combined {
+            Some(all) if !has_row && !is_full => {
+                let sets = self.pattern(at, all.key)?.unwrap_or_default().sets;
+                if sets <= Template::SETS_MAX {
+                    self.change_pattern(at, template.key, |row| row.sets = 1)?;
+                    self.change_pattern(at, all.key, |row| row.sets += 1)?;
+                }
             }
+            // What is new takes off a count, and there is none: so it is on most sites.
+            None if !has_row && !is_full && is_new && !template.counts_all => return Ok(()),
+            _ => {}
+        }
+        let row = |key| self.pattern(at, key);
+        let Counted { key, counts_all, .. } = Counted::of(template, is_full, row)?;
+        self.change_pattern(at, key, |row| {
+            // As long as there is more that is new than what is not, it is no trap.
+            match (counts_all, is_new) {
+                (false, true) => row.pages = row.pages.saturating_sub(1),
+                (true, _) | (false, false) => row.pages += 1,
+            }
+            // Pages of no kind have nothing in common that could be endless in a row.
             match (is_new, print) {
+                _ if key == Template::PLAIN => {}
                 (true, _) => row.alike = 0,
                 (false, Some(trap::THIN) | None) => {}
                 (false, Some(_)) => row.alike = row.alike.saturating_add(1),
             }
         })
+    }
+
+    fn pattern(&self, at: HostRef, key: u64) -> Result<Option<PatternRow>, StoreError> {
+        self.changes.get(&self.store, &keys::pattern(at, key))
     }
 
     fn change_pattern(
@@ -379,8 +438,17 @@ impl<S: Store> Frontier<S> {
         Ok(())
     }
 
+    /// Why a link to a URL is not taken in, if it would be taken for a trap.
+    pub(super) fn caught(&self, number: u32, url: &CrawlUrl) -> Result<Option<Caught>, StoreError> {
+        let Some(crawl) = self.crawls.get(&number) else { return Ok(None) };
+        match trap::caught(url, &crawl.spec.traps) {
+            None => self.too_many_hosts(number, url),
+            caught => Ok(caught),
+        }
+    }
+
     /// What a URL counts against, and how far that is used up: each one sentence. And
-    /// what trap it would be taken for.
+    /// what trap it would be taken for if its turn came.
     pub(super) fn budgets(
         &self,
         at: HostRef,
@@ -389,27 +457,34 @@ impl<S: Store> Frontier<S> {
         let mut budgets = Vec::new();
         let Some(crawl) = self.crawls.get(&at.crawl) else { return Ok((budgets, None)) };
         if let Some(budget) = crawl.rules.budget(url.as_str()) {
-            let row: Option<PatternRow> =
-                self.changes.get(&self.store, &keys::pattern(at, budget.key))?;
-            let (spent, name) = (row.unwrap_or_default().pages, budget.rule.name());
+            let (spent, name) =
+                (self.pattern(at, budget.key)?.unwrap_or_default().pages, budget.rule.name());
             budgets.push(format!("{spent} of {} pages of {name} are fetched", budget.pages));
+        }
+        let set = self.gate_row(at.host)?.and_then(|row| row.set_pages);
+        if let Some(budget) = set.or(crawl.spec.pages_per_host) {
+            let spent = self.host_row(at)?.map_or(0, |row| row.pages);
+            budgets.push(format!("{spent} of {budget} pages of its host are fetched"));
+        }
+        if let Some(budget) = crawl.spec.pages {
+            budgets.push(format!("{} of {budget} pages of the crawl are fetched", crawl.pages()));
         }
         let traps = &crawl.spec.traps;
         if !traps.enabled {
             return Ok((budgets, None));
         }
-        let mut caught = trap::caught(url, traps);
-        if let Some(template) = Template::of(url) {
-            let is_full = is_full(count_rows(&self.store, at)?, traps);
-            let (key, counted) = counted(&self.store, at, &template, is_full)?;
-            let (spent, budget) = (counted.pages, traps.template_pages);
-            let what = what_counts(&template, key);
+        let template = Template::of(url);
+        let is_full = is_full(count_rows(&self.store, at)?, traps);
+        let counted = Counted::of(&template, is_full, |key| self.pattern(at, key))?;
+        if counted.key != Template::PLAIN || counted.row.pages > 0 {
+            let (spent, budget) = (counted.row.pages, counted.budget(traps));
+            let what = counted.what_counts(&template);
             budgets.push(format!("{spent} of {budget} pages of {what} are fetched"));
-            caught = caught.or_else(|| over(&template, key, &counted, traps));
         }
-        if caught.is_none() {
-            caught = self.too_many_hosts(at.crawl, url)?;
-        }
+        let caught = match self.caught(at.crawl, url)? {
+            None => counted.over(&template, traps),
+            caught => caught,
+        };
         Ok((budgets, caught))
     }
 }

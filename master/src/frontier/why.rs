@@ -59,8 +59,6 @@ pub struct Account {
 /// How far a crawl goes from its seeds, and what it takes for the same URL.
 #[derive(Clone, Debug)]
 pub struct Reach {
-    /// Links from a seed at most; none for any.
-    pub depth: Option<u32>,
     /// Redirects in a row at most.
     pub redirects: u32,
     /// Its scope.
@@ -185,7 +183,7 @@ impl<S: Store> Frontier<S> {
             State::Ended { row, via, .. } => (*via == Via::Seed, row.off_site),
             State::Fetched { .. } | State::Unknown => (false, 0),
         };
-        let refusal = crawl.scope.admit_from(url, 0, 0).err();
+        let refusal = crawl.scope.admit(url, 0).err();
         let is_known = !matches!(state, State::Unknown);
         let scope = match &refusal {
             _ if is_seed => "a seed, which no scope keeps out".to_owned(),
@@ -240,7 +238,6 @@ impl<S: Store> Frontier<S> {
             robots,
             product_token: crawl.spec.product_token().to_owned(),
             reach: Reach {
-                depth: crawl.spec.depth,
                 redirects: crawl.spec.redirects,
                 scope: Arc::clone(&crawl.scope),
                 canon: crawl.canon.clone(),

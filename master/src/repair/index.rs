@@ -185,8 +185,9 @@ impl<S: Store> Repair<S> {
         let slot = Slot::untried(0, known.depth, crawl.next_seq);
         crawl.next_seq += 1;
         self.put(keys::crawl(at.crawl), &crawl)?;
-        let Known { path, hops, via, .. } = known;
-        let queued = QueueRow { path, hops, via, via_host, ..QueueRow::default() };
+        let Known { path, hops, via, off_site, is_seed: exempt, .. } = known;
+        let queued =
+            QueueRow { path, hops, via, via_host, off_site, exempt, ..QueueRow::default() };
         self.put(keys::queue(at, slot), &queued)?;
         let state = UrlState::Pending(slot.encode().to_vec());
         self.put(keys::url(at, id), &UrlRow { state: Some(state) })?;
@@ -347,6 +348,10 @@ pub(super) struct Known {
     pub(super) depth: u16,
     pub(super) hops: u32,
     pub(super) via: Vec<u8>,
+    /// Links from the last page where the crawl's seeds are.
+    pub(super) off_site: u32,
+    /// Somebody gave it.
+    pub(super) is_seed: bool,
 }
 
 impl Known {
@@ -357,7 +362,9 @@ impl Known {
             path: path_of(&meta.url, id)?,
             depth: u16::try_from(meta.depth).unwrap_or(u16::MAX),
             hops: meta.hops,
+            is_seed: via.is_none(),
             via: via.map_or(Vec::new(), |via| via.0.into()),
+            off_site: meta.off_site,
         })
     }
 }
@@ -393,6 +400,7 @@ fn salvage(segments: &Segments, entry: &Entry) -> Option<Known> {
             path_of(Record::parse(&bytes).ok()?.field("WARC-Target-URI")?, &entry.id)
         };
         let path = records.into_iter().find_map(uri)?;
-        Some(Known { path, depth: 0, hops: 0, via: Vec::new() })
+        // From how far it came nothing tells any more.
+        Some(Known { path, depth: 0, hops: 0, via: Vec::new(), off_site: 0, is_seed: false })
     })
 }

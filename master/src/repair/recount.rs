@@ -247,7 +247,8 @@ impl<S: Store> Repair<S> {
         {
             // How it ended cannot be read, but it can be tried again.
             let depth = u16::try_from(row.depth).unwrap_or(u16::MAX);
-            let known = Known { path, depth, hops: row.hops, via: row.via };
+            let (hops, via, off_site) = (row.hops, row.via, row.off_site);
+            let known = Known { path, depth, hops, is_seed: via.is_empty(), via, off_site };
             self.queue(at, &id, known, row.via_host)?;
             return Ok(false);
         }

@@ -422,12 +422,15 @@ impl EndedRow {
 /// What was fetched of a host by one template, or under one rule of the crawl.
 #[derive(Clone, PartialEq, Message)]
 pub struct PatternRow {
-    /// Pages that count.
+    /// Pages that count, less those that brought something new where they make up for it.
     #[prost(uint64, tag = "1")]
     pub pages: u64,
     /// The last pages, one after the other, that were nearly the same as others.
     #[prost(uint32, tag = "2")]
     pub alike: u32,
+    /// Sets of parameters that were met: one, or of all combinations of a path how many.
+    #[prost(uint32, tag = "3")]
+    pub sets: u32,
 }
 
 /// A lease: what was lent to whom. Written once when it is granted and removed

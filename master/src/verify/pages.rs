@@ -118,12 +118,12 @@ impl Verdicts {
                 report.differs(Kind::PageDamaged, || told(&entry, &format!("is damaged: {why}")));
             }
             Match::Other(entry, page, how) => report.differs(Kind::PageDamaged, || {
-                let url = Untrusted(&page.meta.url);
+                let url = Untrusted::new(&page.meta.url);
                 told(&entry, &format!("{how}: there is {url}"))
             }),
             Match::Unknown(page) => report.differs(Kind::PageUnknown, || {
                 let (segment, offset) = (page.place.segment, page.place.offset);
-                let url = Untrusted(&page.meta.url);
+                let url = Untrusted::new(&page.meta.url);
                 format!(
                     "crawl \"{name}\": a page of {url} lies in segment {segment} at byte {offset} \
                      that the frontier does not know"

@@ -455,8 +455,8 @@ impl HostProof {
         let at = self.at;
         let host = self.host.key.clone();
         let name = || match (&host, &group.path) {
-            (Some(key), Some(path)) => Untrusted(&format!("{key}{path}")).to_string(),
-            (_, Some(path)) => Untrusted(path).to_string(),
+            (Some(key), Some(path)) => Untrusted::new(&format!("{key}{path}")).to_string(),
+            (_, Some(path)) => Untrusted::new(path).to_string(),
             _ => format!("URL {} of host {}", id_text(group.url), host.as_deref().unwrap_or("?")),
         };
         let crawl = self.crawl(at.crawl);

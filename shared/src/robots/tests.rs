@@ -16,7 +16,7 @@ fn the_line_that_decided_is_told() {
     let rules = rules(text);
     let line = |path| {
         let verdict = rules.verdict_of_path(path);
-        let line = verdict.line.map(|line| (line.number, line.text.as_str()));
+        let line = verdict.line.map(|line| (line.number, line.text.raw()));
         (verdict.allowed, line, verdict.agent)
     };
     assert_eq!(line("/private"), (false, Some((3, "Disallow: /p")), Some("*")));

@@ -19,13 +19,17 @@ use trawl_shared::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// The name does not resolve.
-    #[error("no such host {}", Untrusted(host))]
+    #[error("no such host {}", Untrusted::new(host))]
     NoSuchHost {
         /// The name.
         host: String,
     },
     /// The name server gave no answer.
-    #[error("the name server has no answer for {}: {}", Untrusted(host), Untrusted(cause))]
+    #[error(
+        "the name server has no answer for {}: {}",
+        Untrusted::new(host),
+        Untrusted::new(cause)
+    )]
     Dns {
         /// The name.
         host: String,
@@ -33,13 +37,13 @@ pub enum FetchError {
         cause: String,
     },
     /// Nothing listens there.
-    #[error("connection refused by {}", Untrusted(peer))]
+    #[error("connection refused by {}", Untrusted::new(peer))]
     Refused {
         /// Host and port.
         peer: String,
     },
     /// The connection could not be made.
-    #[error("no connection to {}: {}", Untrusted(peer), Untrusted(cause))]
+    #[error("no connection to {}: {}", Untrusted::new(peer), Untrusted::new(cause))]
     Connect {
         /// Host and port.
         peer: String,
@@ -47,7 +51,7 @@ pub enum FetchError {
         cause: String,
     },
     /// TLS could not be agreed on, or the certificate is not valid.
-    #[error("TLS: {}", Untrusted(cause))]
+    #[error("TLS: {}", Untrusted::new(cause))]
     Tls {
         /// What went wrong.
         cause: String,
@@ -56,13 +60,13 @@ pub enum FetchError {
     #[error("{0}")]
     Timeout(Timeout),
     /// The connection broke before the answer was whole.
-    #[error("the connection broke before the answer was whole: {}", Untrusted(cause))]
+    #[error("the connection broke before the answer was whole: {}", Untrusted::new(cause))]
     Broken {
         /// What went wrong.
         cause: String,
     },
     /// The answer was not HTTP.
-    #[error("the answer is not HTTP: {}", Untrusted(cause))]
+    #[error("the answer is not HTTP: {}", Untrusted::new(cause))]
     Protocol {
         /// What went wrong.
         cause: String,
@@ -79,7 +83,7 @@ pub enum FetchError {
         block: IpNet,
     },
     /// robots.txt could not be had, so that nothing may be fetched yet.
-    #[error("robots.txt cannot be had: {}", Untrusted(cause))]
+    #[error("robots.txt cannot be had: {}", Untrusted::new(cause))]
     RobotsUnavailable {
         /// What went wrong.
         cause: String,
@@ -87,13 +91,13 @@ pub enum FetchError {
         retry_after: Option<Duration>,
     },
     /// No proxy could be used; the host was not asked.
-    #[error("{}", Untrusted(cause))]
+    #[error("{}", Untrusted::new(cause))]
     Proxy {
         /// Which proxy, and what went wrong.
         cause: String,
     },
     /// The fetcher could not make a request of it.
-    #[error("no request can be made: {}", Untrusted(cause))]
+    #[error("no request can be made: {}", Untrusted::new(cause))]
     Internal {
         /// What went wrong.
         cause: String,
@@ -161,7 +165,7 @@ struct Named<'a>(Option<&'a str>);
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(name) => write!(f, "{} at ", Untrusted(name)),
+            Some(name) => write!(f, "{} at ", Untrusted::new(name)),
             None => Ok(()),
         }
     }

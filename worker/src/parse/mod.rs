@@ -205,7 +205,7 @@ impl Parser {
             charset: Some(decoded.charset),
             outlinks: links.outlinks,
             directives: directives.into_words(),
-            simhash: self.compares.then(|| simhash::simhash(&decoded.text)),
+            simhash: self.compares.then(|| simhash::simhash(&decoded.text)).flatten(),
             location: None,
             cut: links.cut || fields.cut || decoded.cut || !is_read,
             fields: fields.fields,
