@@ -316,7 +316,7 @@ impl<F: Fetch> Worker<F> {
                 None => batch,
                 Some(work) => match work.add(batch) {
                     Ok(()) => continue,
-                    Err(batch) => batch,
+                    Err(batch) => *batch,
                 },
             };
             let work = Arc::new(Work::of(batch));

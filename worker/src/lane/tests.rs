@@ -16,8 +16,8 @@ use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use trawl_proto::v1::{
     CrawlReply, CrawlRequest, HandBackReply, HandBackRequest, HostBatch, JoinReply, JoinRequest,
     LeaseReply, LeaseRequest, LeasedUrl, RenewReply, RenewRequest, ReportPart, ReportReply,
-    RobotsReply, RobotsRequest, RobotsState, UrlReport, Verdict, report_part::Part,
-    robots_news::Found, worker_server,
+    RobotsReply, RobotsRequest, RobotsState, Verdict, report_part::Part, robots_news::Found,
+    worker_server,
 };
 use trawl_shared::{scope::ScopeKind, spec::CrawlSpec, units::Span};
 
@@ -82,7 +82,7 @@ impl Fetch for Site {
 /// What a master hears, in order.
 #[derive(Clone, Debug)]
 enum Heard {
-    Report(Box<UrlReport>),
+    Report,
     HandBack(HandBackRequest),
 }
 
@@ -172,9 +172,9 @@ impl worker_server::Worker for StubMaster {
     ) -> Result<Response<ReportReply>, Status> {
         let (mut parts, mut verdicts) = (request.into_inner(), Vec::new());
         while let Some(part) = parts.next().await {
-            if let Some(Part::Url(report)) = part?.part {
+            if let Some(Part::Url(_)) = part?.part {
                 *self.open.lock().unwrap() -= 1;
-                self.heard.lock().unwrap().push(Heard::Report(report.into()));
+                self.heard.lock().unwrap().push(Heard::Report);
                 verdicts.push(Verdict::Applied as i32);
             }
         }
@@ -220,7 +220,7 @@ fn handed_back(heard: &[Heard]) -> Vec<(usize, &HandBackRequest)> {
     let mut reports = 0;
     let back = heard.iter().filter_map(|heard| match heard {
         Heard::HandBack(back) => Some((reports, back)),
-        Heard::Report(_) => {
+        Heard::Report => {
             reports += 1;
             None
         }

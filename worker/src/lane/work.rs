@@ -178,10 +178,10 @@ impl Work {
     }
 
     /// Adds a batch, unless the lane has ended: then it is given back.
-    pub(crate) fn add(&self, batch: Batch) -> Result<(), Batch> {
+    pub(crate) fn add(&self, batch: Batch) -> Result<(), Box<Batch>> {
         let mut state = self.lock();
         if state.ended {
-            return Err(batch);
+            return Err(Box::new(batch));
         }
         state.asked = false;
         state.batches.push_back(batch);
