@@ -45,7 +45,7 @@ async fn a_robots_txt_is_fetched_once_for_the_cluster() {
     let text = cluster.ask("host", [site.url("").as_str()]).set_flag("--robots").done().await;
     assert_eq!(text.expect(0).stdout, robots);
     let why = cluster.ask("why", [site.url("/secret/x").as_str()]).done().await.expect(0);
-    why.says(["disallowed: line 2: Disallow: /secret (for *) (robots.txt fetched 0h "]);
+    why.says(["robots.txt fetched 0h ", " ago: disallowed, line 2: Disallow: /secret (for *)"]);
 }
 
 #[tokio::test]

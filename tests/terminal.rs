@@ -241,4 +241,19 @@ async fn what_is_told_of_them_afterwards_holds_none_either() {
     run(&trawl, &trawl.ask("quarantine", ["release", &urls[10]], &master.url)).await;
     run(&trawl, &trawl.ask("status", [EVIL], &master.url)).await;
     run(&trawl, &trawl.ask("drain", [EVIL], &master.url)).await;
+
+    // What a list of URLs may put on a command line, and what is for other programs.
+    let option = format!("--{EVIL}");
+    let shown = run_on_terminal(&trawl, &trawl.command("why", [option.as_str()])).await;
+    assert!(shown.contains("unexpected argument"), "{shown}");
+    run_on_terminal(&trawl, &trawl.command("dump", ["-"])).await;
+    for format in ["warc", "bson"] {
+        let export = trawl.command::<&str>("export", []).set("--format", format);
+        let shown = run_on_terminal(&trawl, &export.set("--out", "-")).await;
+        assert!(shown.contains("not for a terminal"), "{shown}");
+    }
+    for format in ["jsonl", "cdxj"] {
+        let export = trawl.command::<&str>("export", []).set("--format", format);
+        run_on_terminal(&trawl, &export.set("--out", "-")).await;
+    }
 }

@@ -92,8 +92,9 @@ async fn endless_webs_end_at_their_budgets_and_others_are_fetched_whole() {
     let traps = [
         ("calendar", 0, trap(calendar).await),
         ("sessions", 0, trap(sessions).await),
-        // One and two filters are no combination without end, and each page of them is new.
-        ("filters", 12 + 12 * 11, trap(filters).await),
+        // One and two filters are no combination without end, and each page of them is new; of
+        // three there are twenty-one sets, in six orders each, until they are taken for filters.
+        ("filters", 12 + 12 * 11 + 21 * 6, trap(filters).await),
         ("relative", 0, trap(relative).await),
         ("soft 404", 0, trap(soft_404).await),
     ];
