@@ -116,7 +116,7 @@ pub(crate) struct Operator {
     pub(crate) control: Control,
     pub(crate) url: String,
     /// The master, if it is there for this alone.
-    own: Option<Master>,
+    own: Option<Box<Master>>,
 }
 
 impl Operator {

@@ -65,7 +65,7 @@ async fn of_data(data: &Path) -> Result<Operator, Failure> {
                 tokio::spawn(local);
             }
             let control = connect::control(connect::in_process(master.control_service()));
-            Ok(Operator { control, url: data.display().to_string(), own: Some(master) })
+            Ok(Operator { control, url: data.display().to_string(), own: Some(Box::new(master)) })
         }
         Err(StartError::DataDir(in_use @ DataDirError::InUse { .. })) => {
             source::local(data, in_use).await
