@@ -17,6 +17,10 @@ use crate::{
 /// Groups of one crawl at most, and patterns of one group.
 const GROUPS_MAX: usize = 100;
 
+/// Hosts of a group that may be visited at the same time, at most: the master remembers
+/// the rest of each place.
+const HOSTS_AT_ONCE_MAX: u32 = 10_000;
+
 /// Hosts that share a budget, because somebody says so: their owner's machines, or an
 /// intranet behind one gateway. It takes the place of the budgets of their addresses and
 /// domains.
@@ -70,8 +74,9 @@ pub(crate) fn check_groups(groups: &[GroupRule]) -> Result<(), SpecError> {
             let allowed = format!("1 to {GROUPS_MAX} patterns of hosts are allowed");
             return Err(SpecError::new("groups.hosts", group.hosts.len(), allowed));
         }
-        if group.hosts_at_once == 0 {
-            return Err(SpecError::new("groups.hosts_at_once", 0, "1 or more is allowed"));
+        if group.hosts_at_once == 0 || group.hosts_at_once > HOSTS_AT_ONCE_MAX {
+            let allowed = format!("1 to {HOSTS_AT_ONCE_MAX} is allowed");
+            return Err(SpecError::new("groups.hosts_at_once", group.hosts_at_once, allowed));
         }
         if group.delay > SPAN_MAX {
             let allowed = format!("0s to {SPAN_MAX} is allowed");

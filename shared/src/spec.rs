@@ -493,6 +493,11 @@ mod tests {
         assert_eq!(CrawlSpec::from_json(&spec.to_json()).unwrap(), spec);
     }
 
+    fn group(hosts_at_once: u32) -> GroupRule {
+        let hosts = vec!["*.example.org".parse().unwrap()];
+        GroupRule { name: "g".into(), hosts, hosts_at_once, delay: Span::secs(0) }
+    }
+
     #[test]
     fn a_setting_that_cannot_be_names_key_value_and_what_can() {
         let error = |change: fn(&mut CrawlSpec)| {
@@ -515,6 +520,11 @@ mod tests {
                 error(|s| s.extract = vec![heading(); EXTRACT_MAX + 1]),
                 ["extract", "\"201\"", "200 rules"],
             ),
+            (
+                error(|s| s.groups = vec![group(10_001)]),
+                ["groups.hosts_at_once", "10001", "1 to 10000"],
+            ),
+            (error(|s| s.groups = vec![group(0)]), ["groups.hosts_at_once", "\"0\"", "1 to"]),
             (error(|s| s.include = vec!["[".into()]), ["include", "\"[\"", "regular expression"]),
         ] {
             for part in parts {

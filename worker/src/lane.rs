@@ -4,8 +4,8 @@
 //! delay of its own; what the host's robots.txt or people ask for lies between any two.
 //!
 //! A URL is taken when it may be fetched, not before: until then it can be wanted back.
-//! When the host as a whole is in trouble, the lane gives back what is left and ends:
-//! the master says when the host may be asked again.
+//! When the host as a whole is in trouble, or is not to be asked for long, the lane gives
+//! back what is left and ends: the master says when the host may be asked again.
 
 mod work;
 
@@ -25,7 +25,7 @@ use trawl_shared::{
 use crate::{
     account::{Account, Leased, sitemaps},
     crawls::ReadyCrawl,
-    fetch::{Fetch, FetchError, Page, fetch_robots},
+    fetch::{Fetch, FetchError, Page, fetch_robots_at_pace},
     master::MasterError,
     neighbours::Places,
     news,
@@ -55,28 +55,45 @@ pub(crate) async fn run<F: Fetch>(worker: Arc<Worker<F>>, work: Arc<Work>) {
     let site = Site::default();
     let line = |_| run_line(Line::new(Arc::clone(&worker), Arc::clone(&work), site.clone()));
     join_all((0..work.connections()).map(line)).await;
+    tell(&worker, &work);
     work.end();
+}
+
+/// Has the master told what came of the host's robots.txt, if nothing else was fetched
+/// since whose report would: so it knows how long the host is to be left alone.
+fn tell<F: Fetch>(worker: &Worker<F>, work: &Work) {
+    if let Some(told) = work.untold() {
+        worker.tell_news(told);
+    }
+}
+
+/// Ends the lane, and gives back what is left of it.
+fn give_back<F: Fetch>(worker: &Worker<F>, work: &Work) {
+    tell(worker, work);
+    worker.recall(&work.end());
 }
 
 async fn run_line<F: Fetch>(mut line: Line<F>) {
     let (worker, work) = (Arc::clone(&line.worker), Arc::clone(&line.work));
     while !worker.stop.is_cancelled() {
+        // Others have use for the lane while a host is not to be asked.
+        let longest = worker.master.lease_duration() / 2;
         let next = tokio::select! {
             biased;
-            () = worker.stop.cancelled() => None,
-            next = work.next(line.free_at) => next,
+            () = worker.stop.cancelled() => return,
+            next = work.next(line.free_at, longest) => next,
         };
-        let Some(task) = next else { return };
+        let Some(task) = next else { return give_back(&worker, &work) };
         let Lease { token, crawl, host, .. } = task.lease;
         if task.is_low {
             worker.ask_for_more(crawl, host);
         }
         match line.fetch_and_report(&task).await {
             Ok(Done::Well) => {}
-            Ok(Done::Troubled) => worker.recall(&work.end()),
+            Ok(Done::Troubled) => give_back(&worker, &work),
             Ok(done @ (Done::NotYet | Done::NotHere)) => {
                 if done == Done::NotHere {
-                    worker.recall(&work.end());
+                    give_back(&worker, &work);
                 }
                 if !work.put_back(task) {
                     worker.recall_one(token);
@@ -113,7 +130,8 @@ enum NoOutcome {
     LetGo,
     /// The host is not free yet, or the URL is wanted back.
     NotYet,
-    /// Enough hosts are visited at the host's address, or the worker drains and cannot wait.
+    /// Enough hosts are visited at the host's address, or the worker drains and cannot wait,
+    /// or the host asks for rest.
     NotHere,
 }
 
@@ -335,32 +353,34 @@ impl<F: Fetch> Line<F> {
         }
         self.begin(lease.token, lease.pace.between())?;
         let began = Instant::now();
-        let (pause, limit) = (crawl.spec.delay.duration(), crawl.spec.fetch_timeout);
-        let fetching = fetch_robots(&crawl.fetcher, url, pause, limit);
+        let pause = |took| task.pace().after(&crawl.spec, took);
+        let (limit, detours) = (crawl.spec.fetch_timeout, &self.worker.detours);
+        let fetching = fetch_robots_at_pace(&crawl.fetcher, url, pause, limit, detours);
         let (fetched, took) = match self.while_held(lease.token, fetching).await {
             Ok((fetched, took)) => (Ok(fetched), took),
             Err(none) => (Err(none), began.elapsed()),
         };
-        work.hold(Instant::now() + task.pace().after(&crawl.spec, took));
+        work.hold(Instant::now() + pause(took));
         let fetched = fetched?;
         self.wait_out(crawl, url, task, &fetched, began).await?;
         let news = news::of_robots(&fetched, took);
         let is_troubled = news.as_ref().is_some_and(|news| news.troubled);
         work.keep_news(news);
-        match source.learn(fetched).await {
-            Ok(rules) => {
-                let rules = work.keep_rules(lease.spec_version, rules);
-                work.hold(Instant::now() + rules.crawl_delay().unwrap_or_default());
-                Ok(Ok(rules))
-            }
-            Err(error) => {
-                if is_troubled {
-                    // The other lines, which wait for the rules, are not to ask again.
-                    work.end();
-                }
-                Ok(Err(error))
-            }
+        let learned = source.learn(fetched).await;
+        if is_troubled {
+            // The other lines, which wait for the rules, are not to ask again.
+            work.end();
         }
+        let rules = match learned {
+            Ok(rules) => work.keep_rules(lease.spec_version, rules),
+            Err(error) => return Ok(Err(error)),
+        };
+        if is_troubled {
+            // Former rules allow it perhaps, but the host asks for rest.
+            return Err(NoOutcome::NotHere);
+        }
+        work.hold(Instant::now() + rules.crawl_delay().unwrap_or_default());
+        Ok(Ok(rules))
     }
 
     async fn get(
@@ -474,3 +494,6 @@ impl<F: Fetch> Line<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

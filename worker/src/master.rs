@@ -13,9 +13,10 @@ use tower::util::BoxCloneSyncService;
 use trawl_proto::{
     CHUNK_BYTES, CHUNK_OFFERS, MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{
-        Activity, CrawlRequest, HandBackRequest, HostAddress, HostBatch, HostRef, JoinRequest,
-        LeaseRequest, Offer, Offers, RenewRequest, ReportHeader, ReportPart, RobotsReply,
-        RobotsRequest, UrlReport, Verdict, report_part::Part, worker_client::WorkerClient,
+        Activity, CrawlRequest, HandBackRequest, HostAddress, HostBatch, HostRef, HostTold,
+        JoinRequest, LeaseRequest, Offer, Offers, RenewRequest, ReportHeader, ReportPart,
+        RobotsReply, RobotsRequest, UrlReport, Verdict, report_part::Part,
+        worker_client::WorkerClient,
     },
 };
 use trawl_shared::{VERSION, lease::Token, scope::Scope, spec::CrawlSpec};
@@ -243,7 +244,8 @@ impl Master {
         Ok(verdicts)
     }
 
-    /// Gives leases back, and tells where hosts were found.
+    /// Gives leases back, and tells where hosts were found and what came of asking for
+    /// their robots.txt.
     ///
     /// # Errors
     /// If the master is away; the leases run out then.
@@ -251,9 +253,10 @@ impl Master {
         &self,
         tokens: Vec<Token>,
         found: Vec<HostAddress>,
+        told: Vec<HostTold>,
     ) -> Result<(), MasterError> {
         let tokens = tokens.into_iter().map(|token| token.0).collect();
-        self.give_back(HandBackRequest { tokens, found, ..HandBackRequest::default() }).await
+        self.give_back(HandBackRequest { tokens, found, told, ..HandBackRequest::default() }).await
     }
 
     /// Gives back everything that the master believes this worker to hold.

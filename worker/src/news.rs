@@ -91,8 +91,8 @@ mod tests {
     fn a_failure_of_our_own_is_no_news_of_the_host() {
         let cause = String::new;
         let ours = [
-            FetchError::Proxy { cause: cause() },
-            FetchError::Internal { cause: cause() },
+            FetchError::Proxy { cause: cause().into() },
+            FetchError::Internal { cause: cause().into() },
             FetchError::ForbiddenAddress {
                 host: None,
                 address: IpAddr::from([127, 0, 0, 1]),
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(of_robots(&Err(error), Duration::ZERO), None);
         }
         let retry_after = Some(Duration::from_secs(8));
-        let theirs = FetchError::RobotsUnavailable { cause: cause(), retry_after };
+        let theirs = FetchError::RobotsUnavailable { cause: cause().into(), retry_after };
         let news = of_robots(&Err(theirs), Duration::ZERO).unwrap();
         assert!(news.troubled && news.robots.is_some());
         assert_eq!(news.retry_after_ms, 8_000);

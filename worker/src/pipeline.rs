@@ -28,13 +28,15 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use trawl_proto::v1::{Activity, HostAddress, HostBatch, HostRef, Verdict, url_report::Outcome};
+use trawl_proto::v1::{
+    Activity, HostAddress, HostBatch, HostRef, HostTold, Verdict, url_report::Outcome,
+};
 use trawl_shared::{backoff, known::Known, lease::Token};
 
 use crate::{
     config::WorkerConfig,
     crawls::{MakeFetcher, ReadyCrawls},
-    fetch::Fetch,
+    fetch::{Detours, Fetch},
     holdings::{Asked, Holdings, renewal_interval, wait_max},
     lane::{self, Batch, Work},
     master::{Life, Master, MasterError},
@@ -59,6 +61,7 @@ pub(crate) struct Worker<F> {
     pub(crate) config: WorkerConfig,
     pub(crate) crawls: ReadyCrawls<F>,
     pub(crate) robots: RobotsCache,
+    pub(crate) detours: Detours,
     pub(crate) holdings: Holdings,
     pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) known: Mutex<Known>,
@@ -70,6 +73,8 @@ pub(crate) struct Worker<F> {
     wanted_back: Mutex<Vec<Token>>,
     /// Where hosts are, for the master to hear before it lends them again.
     found: Mutex<Vec<HostAddress>>,
+    /// What came of hosts' robots.txt and no report tells, likewise.
+    told: Mutex<Vec<HostTold>>,
     hand_back: Notify,
     /// Told when the worker may lease again after it had to drain.
     undrained: Notify,
@@ -113,6 +118,7 @@ pub async fn run<F: Fetch>(
     let worker = Arc::new(Worker {
         crawls: ReadyCrawls::new(make_fetcher),
         robots: RobotsCache::new(config.robots_hosts),
+        detours: Detours::default(),
         holdings: Holdings::default(),
         neighbours: Arc::default(),
         known: Mutex::new(Known::new(config.known_urls)),
@@ -125,6 +131,7 @@ pub async fn run<F: Fetch>(
         counters: Counters::default(),
         wanted_back: Mutex::default(),
         found: Mutex::default(),
+        told: Mutex::default(),
         hand_back: Notify::new(),
         undrained: Notify::new(),
         failure: Mutex::default(),
@@ -227,8 +234,9 @@ async fn lease_more<F: Fetch>(worker: &Worker<F>, mut lows: mpsc::Receiver<HostR
             Some(Ok(batches)) => {
                 let homeless = worker.take_more(batches, asked);
                 if !homeless.is_empty()
-                    && let Some(Err(error)) =
-                        worker.unless_stopped(worker.master.hand_back(homeless, Vec::new())).await
+                    && let Some(Err(error)) = worker
+                        .unless_stopped(worker.master.hand_back(homeless, Vec::new(), Vec::new()))
+                        .await
                 {
                     tracing::debug!(%error, "leases were not handed back; they run out");
                 }
@@ -282,12 +290,13 @@ async fn beat<F: Fetch>(worker: Arc<Worker<F>>) {
 
 /// Hands back what was recalled, as soon as nothing of it is under way.
 async fn hand_back_recalled<F: Fetch>(worker: Arc<Worker<F>>) {
+    let mut failures = 0;
     loop {
         worker.hand_back.notified().await;
-        let tokens = std::mem::take(&mut *lock(&worker.wanted_back));
-        let found = std::mem::take(&mut *lock(&worker.found));
-        if let Err(error) = worker.master.hand_back(tokens, found).await {
-            tracing::debug!(%error, "leases were not handed back; they run out");
+        failures = if worker.hand_back_some().await { 0 } else { failures + 1 };
+        if failures > 0 {
+            sleep(retry_wait(failures)).await;
+            worker.hand_back.notify_one();
         }
     }
 }
@@ -307,7 +316,7 @@ impl<F: Fetch> Worker<F> {
                 None => batch,
                 Some(work) => match work.add(batch) {
                     Ok(()) => continue,
-                    Err(batch) => batch,
+                    Err(batch) => *batch,
                 },
             };
             let work = Arc::new(Work::of(batch));
@@ -396,6 +405,7 @@ impl<F: Fetch> Worker<F> {
             self.crawls.clear();
             self.robots.clear();
             self.holdings.clear();
+            lock(&self.told).clear();
             self.lanes().values().for_each(|work| work.clear());
         }
         now
@@ -426,6 +436,44 @@ impl<F: Fetch> Worker<F> {
         for found in found {
             if !told.iter().any(|other| other.host == found.host) {
                 told.push(found);
+            }
+        }
+    }
+
+    /// Has the master told what came of a host's robots.txt, before the host is handed back.
+    pub(crate) fn tell_news(&self, told: HostTold) {
+        lock(&self.told).push(told);
+        self.hand_back.notify_one();
+    }
+
+    /// Hands back what is ready for it. What came of a robots.txt goes before its lease or
+    /// with it, as the host may be lent again at once. False if it is to be told again: the
+    /// master is away.
+    async fn hand_back_some(&self) -> bool {
+        /// Hosts that are told of in one message, which has room for several times as many.
+        const TOLD_MAX: usize = 4;
+        let mut tokens = std::mem::take(&mut *lock(&self.wanted_back));
+        let found = std::mem::take(&mut *lock(&self.found));
+        let mut told = std::mem::take(&mut *lock(&self.told));
+        if tokens.is_empty() && found.is_empty() && told.is_empty() {
+            return true;
+        }
+        loop {
+            let some: Vec<_> = told.iter().take(TOLD_MAX).cloned().collect();
+            let (count, is_last) = (some.len(), told.len() <= TOLD_MAX);
+            let back = if is_last { std::mem::take(&mut tokens) } else { Vec::new() };
+            let found = if is_last { found.clone() } else { Vec::new() };
+            match self.master.hand_back(back, found, some).await {
+                Ok(()) if is_last => return true,
+                Ok(()) => drop(told.drain(..count)),
+                Err(error) => {
+                    tracing::debug!(%error, "leases were not handed back; they run out");
+                    if !matches!(error, MasterError::Away(_)) || told.is_empty() {
+                        return true;
+                    }
+                    lock(&self.told).append(&mut told);
+                    return false;
+                }
             }
         }
     }

@@ -93,6 +93,10 @@ fn left(age: Duration) -> Option<Duration> {
     AGE_MAX.checked_sub(age).filter(|left| !left.is_zero())
 }
 
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
 /// Where the rules of one host come from.
 pub(crate) struct Source<'a, F> {
     worker: &'a Worker<F>,
@@ -120,10 +124,29 @@ impl<'a, F: Fetch> Source<'a, F> {
         if let Some(rules) = self.worker.robots.get(&self.key, now) {
             return Some(rules);
         }
-        // One that was too old when the host was lent is not asked for.
-        left(Duration::from_millis(self.state?.age_ms?))?;
-        let (rules, age) = self.asked().await?;
-        Some(self.worker.robots.insert(self.key.clone(), rules, now + left(age)?))
+        let state = self.state?;
+        let (rules, left) = if state.age_ms.and_then(|age| left(millis(age))).is_some() {
+            let (rules, age) = self.asked().await?;
+            (rules, left(age)?)
+        } else {
+            // One that was too old when the host was lent is gone by only where the host was
+            // asked in vain lately, by whatever worker.
+            let left = ASK_AGAIN.checked_sub(millis(state.failed_ms?))?;
+            (self.former(state).await?, left)
+        };
+        Some(self.worker.robots.insert(self.key.clone(), rules, now + left))
+    }
+
+    /// The rules of a host that does not give its robots.txt: the last that were had, or
+    /// none at all after so long.
+    async fn former(&self, state: RobotsState) -> Option<Rules> {
+        if state.age_ms.is_some()
+            && let Some((rules, _)) = self.asked().await
+        {
+            return Some(rules);
+        }
+        let unavailable = state.unavailable_ms.map(millis)?;
+        (unavailable >= UNAVAILABLE_MAX).then(Rules::allow_all)
     }
 
     /// The rules after the host was asked.
@@ -139,19 +162,8 @@ impl<'a, F: Fetch> Source<'a, F> {
             // Its pages would fail for the same reason.
             Err(error) => return Err(error),
         };
-        let state = self.state.unwrap_or_default();
-        if state.age_ms.is_some()
-            && let Some((rules, _)) = self.asked().await
-        {
-            return Ok(keep(rules, now + ASK_AGAIN));
-        }
-        let unavailable = state.unavailable_ms.map(Duration::from_millis);
-        match unavailable {
-            Some(unavailable) if unavailable >= UNAVAILABLE_MAX => {
-                Ok(keep(Rules::allow_all(), now + ASK_AGAIN))
-            }
-            _ => Err(error),
-        }
+        let rules = self.former(self.state.unwrap_or_default()).await.ok_or(error)?;
+        Ok(keep(rules, now + ASK_AGAIN))
     }
 
     /// The rules of the robots.txt that the master keeps, and its age. None if it cannot
@@ -164,7 +176,7 @@ impl<'a, F: Fetch> Source<'a, F> {
                 return None;
             }
         };
-        let age = Duration::from_millis(reply.state?.age_ms?);
+        let age = millis(reply.state?.age_ms?);
         let mut text = Vec::new();
         if !reply.text.is_empty() {
             let mut text_of = ZlibDecoder::new(&reply.text[..]).take(TEXT_MAX);

@@ -14,8 +14,8 @@ use trawl_proto::{
     v1::{
         self, CrawlReply, CrawlRequest, HandBackReply, HandBackRequest, HostBatch, JoinReply,
         JoinRequest, LeaseReply, LeaseRequest, LeasedUrl, RenewReply, RenewRequest, ReportPart,
-        ReportReply, RobotsReply, RobotsRequest, UrlReport, report_part::Part, robots_news::Found,
-        url_report,
+        ReportReply, RobotsReply, RobotsRequest, UrlReport, report_part::Part,
+        robots_news::Found as RobotsFound, url_report,
     },
 };
 use trawl_shared::{
@@ -37,7 +37,10 @@ use trawl_shared::{
 use super::millis;
 use crate::{
     crawl::{Crawls, Delivery, Records},
-    frontier::{self, HandBack, HostNews, Offer, Outcome, ROBOTS_BYTES_MAX, Report, RobotsNews},
+    frontier::{
+        self, Found, HandBack, HostNews, HostTold, Offer, Outcome, ROBOTS_BYTES_MAX, Report,
+        RobotsNews, SILENCE_MAX_MS,
+    },
     store::{keys::HostRef, rows::RobotsRow},
     workers::{Activity, Caller, Hello},
 };
@@ -205,13 +208,17 @@ impl v1::worker_server::Worker for WorkerApi {
         &self,
         request: Request<HandBackRequest>,
     ) -> Result<Response<HandBackReply>, Status> {
-        let HandBackRequest { worker, tokens, all, session, found } = request.into_inner();
+        let HandBackRequest { worker, tokens, all, session, found, told } = request.into_inner();
         let tokens = tokens.into_iter().map(Token).collect();
         let leases = if all { HandBack::All } else { HandBack::Tokens(tokens) };
         let found = found.iter().take(HOSTS_MAX);
         let found =
             found.filter_map(|it| Some((host_ref(it.host.as_ref()?), from_octets(&it.address)?)));
-        self.crawls.hand_back(caller(&worker, session)?, leases, found.collect()).await?;
+        let found = Found {
+            addresses: found.collect(),
+            told: told.into_iter().map(host_told).collect::<Result<_, _>>()?,
+        };
+        self.crawls.hand_back(caller(&worker, session)?, leases, found).await?;
         Ok(Response::new(HandBackReply {}))
     }
 
@@ -222,7 +229,7 @@ impl v1::worker_server::Worker for WorkerApi {
         let RobotsRequest { worker, session, host } = request.into_inner();
         let found = self.crawls.robots(caller(&worker, session)?, host).await?;
         let (row, text) = found.unwrap_or_default();
-        Ok(Response::new(RobotsReply { state: robots_state(&row), text }))
+        Ok(Response::new(RobotsReply { state: robots_state(&row, unix_millis_now()), text }))
     }
 }
 
@@ -280,7 +287,9 @@ impl Group {
                 self.more_offers = report.offers.len() >= CHUNK_OFFERS;
                 let records = std::mem::take(&mut report.records);
                 self.missing = records_len(&report)?;
-                self.bytes += REPORT_BYTES + offer_bytes(&report.offers) + robots_bytes(&report);
+                self.bytes += REPORT_BYTES
+                    + offer_bytes(&report.offers)
+                    + robots_bytes(report.host_news.as_ref());
                 self.reports.push((report, Vec::new()));
                 self.add_piece(records)
             }
@@ -359,12 +368,7 @@ fn offer_bytes(offers: &[v1::Offer]) -> usize {
 
 /// Fields without a length of their own are no longer than they need be.
 fn check_sizes(report: &UrlReport) -> Result<(), Status> {
-    let robots = robots_bytes(report);
-    if robots > ROBOTS_BYTES_MAX {
-        return Err(Status::invalid_argument(format!(
-            "a robots.txt may take {ROBOTS_BYTES_MAX} bytes, compressed"
-        )));
-    }
+    check_robots(report.host_news.as_ref())?;
     let detail = match &report.outcome {
         Some(url_report::Outcome::Failure(failure)) => failure.kind.len() + failure.detail.len(),
         Some(url_report::Outcome::Response(response)) => response.sha1.len(),
@@ -385,12 +389,20 @@ fn check_offers(offers: &[v1::Offer]) -> Result<(), Status> {
     }
 }
 
-/// Bytes of the robots.txt that comes with a report.
-fn robots_bytes(report: &UrlReport) -> usize {
-    let robots = report.host_news.as_ref().and_then(|news| news.robots.as_ref());
-    match robots.and_then(|robots| robots.found.as_ref()) {
-        Some(Found::Text(text)) => text.len(),
-        Some(Found::Unavailable(reason)) => reason.len(),
+fn check_robots(news: Option<&v1::HostNews>) -> Result<(), Status> {
+    match robots_bytes(news) <= ROBOTS_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Status::invalid_argument(format!(
+            "a robots.txt may take {ROBOTS_BYTES_MAX} bytes, compressed"
+        ))),
+    }
+}
+
+/// Bytes of the robots.txt that comes with what is told of a host.
+fn robots_bytes(news: Option<&v1::HostNews>) -> usize {
+    match news.and_then(|news| news.robots.as_ref()).and_then(|robots| robots.found.as_ref()) {
+        Some(RobotsFound::Text(text)) => text.len(),
+        Some(RobotsFound::Unavailable(reason)) => reason.len(),
         None => 0,
     }
 }
@@ -432,7 +444,7 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
             id,
             outcome,
             offers: offers.map(offer).collect(),
-            host_delay: report.host_delay_ms.map(|ms| Duration::from_millis(ms).min(REST_MAX)),
+            host_delay: host_delay(report.host_delay_ms),
             news: report.host_news.map(host_news),
             reported_at: unix_millis_now(),
         },
@@ -442,8 +454,8 @@ fn delivery(report: UrlReport, pieces: Vec<Bytes>) -> Result<Delivery, Status> {
 
 fn host_news(news: v1::HostNews) -> HostNews {
     let robots = news.robots.and_then(|robots| robots.found).map(|found| match found {
-        Found::Text(text) => RobotsNews::Found(text),
-        Found::Unavailable(reason) => {
+        RobotsFound::Text(text) => RobotsNews::Found(text),
+        RobotsFound::Unavailable(reason) => {
             RobotsNews::Unavailable(reason.chars().take(CHARS_MAX).collect())
         }
     });
@@ -456,14 +468,38 @@ fn host_news(news: v1::HostNews) -> HostNews {
     }
 }
 
-/// What a worker needs to know of a robots.txt before it asks for it; none if nothing
-/// is known.
-fn robots_state(row: &RobotsRow) -> Option<v1::RobotsState> {
-    let now = unix_millis_now();
-    let since = |then: u64| (then > 0).then(|| now.saturating_sub(then));
-    let (age_ms, unavailable_ms) = (since(row.fetched_at), since(row.unavailable_since));
-    (age_ms.is_some() || unavailable_ms.is_some())
-        .then_some(v1::RobotsState { age_ms, unavailable_ms })
+fn host_told(told: v1::HostTold) -> Result<HostTold, Status> {
+    check_robots(told.news.as_ref())?;
+    let host = told.host.ok_or_else(|| Status::invalid_argument("nothing is told of no host"))?;
+    Ok(HostTold {
+        at: host_ref(&host),
+        news: told.news.map(host_news).unwrap_or_default(),
+        delay: host_delay(told.host_delay_ms),
+        told_at: unix_millis_now(),
+    })
+}
+
+fn host_delay(ms: Option<u64>) -> Option<Duration> {
+    ms.map(|ms| Duration::from_millis(ms).min(REST_MAX))
+}
+
+/// What a worker needs to know of a robots.txt before it asks for it, at that time in Unix
+/// milliseconds; none if nothing is known.
+fn robots_state(row: &RobotsRow, now: u64) -> Option<v1::RobotsState> {
+    // By a clock that was put back a time may lie ahead. What was fetched then counts as
+    // older than any, and what could not be had then says nothing.
+    let since = |then: u64| now.checked_sub(then);
+    let age_ms = (row.fetched_at > 0).then(|| since(row.fetched_at).unwrap_or(u64::MAX));
+    let failed_ms = since(row.unavailable_at).filter(|_| row.unavailable_at > 0);
+    // It was not without one all the time, as far as is known.
+    let is_known_to_last = failed_ms.is_some_and(|ago| ago <= SILENCE_MAX_MS);
+    let unavailable_ms =
+        since(row.unavailable_since).filter(|_| row.unavailable_since > 0 && is_known_to_last);
+    (age_ms.is_some() || failed_ms.is_some()).then_some(v1::RobotsState {
+        age_ms,
+        unavailable_ms,
+        failed_ms,
+    })
 }
 
 fn unix_millis_now() -> u64 {
@@ -536,7 +572,7 @@ fn host_batch(batch: frontier::Batch, lease_ms: u64) -> HostBatch {
         host_key: batch.host_key,
         lease_ms,
         delay_ms: millis(batch.delay),
-        robots: batch.robots.as_ref().and_then(robots_state),
+        robots: batch.robots.and_then(|row| robots_state(&row, unix_millis_now())),
         connections: batch.connections,
         delay_is_set: batch.delay_is_set,
         urls: batch
@@ -580,7 +616,8 @@ fn room_for(report: &UrlReport) -> Result<u32, Status> {
         _ => offer_bytes(&report.offers),
     };
     let bytes = records_len(report)?
-        + (REPORT_BYTES + DETAIL_BYTES_MAX + offers + robots_bytes(report)) as u64;
+        + (REPORT_BYTES + DETAIL_BYTES_MAX + offers + robots_bytes(report.host_news.as_ref()))
+            as u64;
     Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
@@ -603,4 +640,36 @@ fn printable(text: &str) -> String {
 
 fn some_millis(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use trawl_proto::v1::RobotsState;
+
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+
+    fn failed(since: u64, at: u64) -> RobotsRow {
+        RobotsRow { unavailable_since: since, unavailable_at: at, ..RobotsRow::default() }
+    }
+
+    #[test]
+    fn one_failure_long_ago_does_not_make_a_host_one_without_robots_txt() {
+        let now = 100 * DAY;
+        let told = |row| robots_state(&row, now).unwrap();
+        let lasting = told(failed(now - 40 * DAY, now - 3 * DAY));
+        assert_eq!((lasting.unavailable_ms, lasting.failed_ms), (Some(40 * DAY), Some(3 * DAY)));
+        let once = told(failed(now - 40 * DAY, now - 40 * DAY));
+        assert_eq!((once.unavailable_ms, once.failed_ms), (None, Some(40 * DAY)));
+        assert_eq!(robots_state(&RobotsRow::default(), now), None);
+    }
+
+    #[test]
+    fn what_a_clock_says_that_was_put_back_is_not_taken_for_fresh() {
+        let row = RobotsRow { fetched_at: 10 * DAY, ..failed(11 * DAY, 12 * DAY) };
+        let had_one = RobotsState { age_ms: Some(u64::MAX), ..RobotsState::default() };
+        assert_eq!(robots_state(&row, 9 * DAY), Some(had_one));
+        assert_eq!(robots_state(&row, 10 * DAY).unwrap().age_ms, Some(0));
+    }
 }

@@ -1,7 +1,7 @@
 //! Asking the owner of the crawls: the questions, the mailbox that they wait in,
 //! and the handle that puts them there.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -15,14 +15,12 @@ use trawl_shared::{
 use super::{Tally, disk::DiskLow};
 use crate::{
     frontier::{
-        Account, Batch, CrawlStatus, HandBack, HostAccount, HostChange, HostStatus, LeaseRequest,
-        Piece, Quarantined, Release, Released, Report, RobotsFile, Specification, Submitted, Via,
+        Account, Batch, CrawlStatus, Found, HandBack, HostAccount, HostChange, HostStatus,
+        LeaseRequest, Piece, Quarantined, Release, Released, Report, RobotsFile, Specification,
+        Submitted, Via,
     },
     pages::CrawlPages,
-    store::{
-        keys::HostRef,
-        rows::{UrlState, Wish},
-    },
+    store::rows::{UrlState, Wish},
     workers::{Activity, Caller, Hello, Unheard, WorkerStatus},
 };
 
@@ -190,44 +188,13 @@ pub(super) type About<A> = Result<A, NoCrawl>;
 
 #[derive(Debug)]
 pub(super) enum Question {
-    Join {
-        worker: Arc<str>,
-        hello: Hello,
-        answer: To<Heard<Welcome>>,
-    },
-    Lease {
-        caller: Caller,
-        request: LeaseRequest,
-        wait: Duration,
-        answer: To<Heard<Vec<Batch>>>,
-    },
-    Specification {
-        caller: Caller,
-        crawl: u32,
-        answer: To<Heard<Option<Specification>>>,
-    },
-    Renew {
-        caller: Caller,
-        tokens: Vec<Token>,
-        activity: Activity,
-        answer: To<Heard<Renewal>>,
-    },
-    Report {
-        caller: Caller,
-        deliveries: Vec<Delivery>,
-        answer: To<Heard<Vec<Verdict>>>,
-    },
-    HandBack {
-        caller: Caller,
-        leases: HandBack,
-        found: Vec<(HostRef, IpAddr)>,
-        answer: To<Heard<()>>,
-    },
-    Robots {
-        caller: Caller,
-        host: u32,
-        answer: To<Heard<Option<RobotsFile>>>,
-    },
+    Join { worker: Arc<str>, hello: Hello, answer: To<Heard<Welcome>> },
+    Lease { caller: Caller, request: LeaseRequest, wait: Duration, answer: To<Heard<Vec<Batch>>> },
+    Specification { caller: Caller, crawl: u32, answer: To<Heard<Option<Specification>>> },
+    Renew { caller: Caller, tokens: Vec<Token>, activity: Activity, answer: To<Heard<Renewal>> },
+    Report { caller: Caller, deliveries: Vec<Delivery>, answer: To<Heard<Vec<Verdict>>> },
+    HandBack { caller: Caller, leases: HandBack, found: Found, answer: To<Heard<()>> },
+    Robots { caller: Caller, host: u32, answer: To<Heard<Option<RobotsFile>>> },
     Operator(OperatorQuestion),
 }
 
@@ -414,7 +381,7 @@ impl Crawls {
         Ok(self.ask(|answer| Question::Report { caller, deliveries, answer }).await??)
     }
 
-    /// Takes leases back, and note of where the worker's hosts were found.
+    /// Takes leases back, and note of what the worker found of its hosts.
     ///
     /// # Errors
     /// As [`Crawls::lease`].
@@ -422,7 +389,7 @@ impl Crawls {
         &self,
         caller: Caller,
         leases: HandBack,
-        found: Vec<(HostRef, IpAddr)>,
+        found: Found,
     ) -> Result<(), AskError> {
         Ok(self.ask(|answer| Question::HandBack { caller, leases, found, answer }).await??)
     }

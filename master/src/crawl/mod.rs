@@ -33,7 +33,7 @@ pub use self::tally::Tally;
 use self::walk::Walker;
 use crate::{
     frontier::{
-        Batch, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome,
+        Batch, Found, Frontier, FrontierError, HandBack, Judgement, LeaseRequest, Moment, Outcome,
     },
     pages::{PageStore, PageStoreError, Place},
     store::{Store, StoreError},
@@ -284,7 +284,9 @@ impl<S: Store> Owner<S> {
                 let heard = self.workers.hear(&caller, now);
                 if heard.is_ok() {
                     // First: what is given back may be lent again at once.
-                    self.frontier.note_addresses(&caller.worker, &found, now);
+                    let Found { addresses, told } = found;
+                    self.frontier.note_addresses(&caller.worker, &addresses, now);
+                    self.frontier.note_told(&caller.worker, &told, now)?;
                     self.frontier.hand_back(&caller.worker, &leases, now)?;
                 }
                 later(answers, answer, heard);

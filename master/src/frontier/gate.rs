@@ -11,13 +11,13 @@ use std::{net::IpAddr, time::Duration};
 
 use trawl_shared::{
     address::octets,
-    outcome::Class,
+    outcome::{Class, FailureKind},
     politeness,
     sabotage::{self, Fault},
     spec::{CONNECTIONS_MAX, RobotsPolicy},
 };
 
-use super::{Frontier, Host, Moment, group::Place};
+use super::{Frontier, FrontierError, Host, Moment, RobotsNews, group::Place};
 use crate::store::{
     Store, StoreError,
     keys::{self, HostRef},
@@ -54,7 +54,29 @@ pub struct HostNews {
     /// The host's own wish, if it is troubled.
     pub retry_after: Option<Duration>,
     /// Its robots.txt, if it was fetched.
-    pub robots: Option<super::RobotsNews>,
+    pub robots: Option<RobotsNews>,
+}
+
+/// What a worker tells of hosts beside its reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Where they are.
+    pub addresses: Vec<(HostRef, IpAddr)>,
+    /// What became of asking for their robots.txt.
+    pub told: Vec<HostTold>,
+}
+
+/// What came of a host's robots.txt before anything else was fetched from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostTold {
+    /// The host, in the crawl that it is lent to.
+    pub at: HostRef,
+    /// What the fetch showed of it.
+    pub news: HostNews,
+    /// The delay that it asks for.
+    pub delay: Option<Duration>,
+    /// When it was told, in Unix milliseconds by the master's wall clock.
+    pub told_at: u64,
 }
 
 /// What is known of a host that nothing is known of.
@@ -117,8 +139,8 @@ impl<S: Store> Frontier<S> {
     }
 
     /// A crawl takes the host: the others wait until it is freed.
-    pub(super) fn take_host(&mut self, at: HostRef) {
-        self.take_places(at);
+    pub(super) fn take_host(&mut self, at: HostRef, now: Moment) {
+        self.take_places(at, now);
         let Some(gate) = self.gates.get_mut(&at.host) else { return };
         gate.holder = Some(at.crawl);
         for number in &gate.crawls {
@@ -214,16 +236,61 @@ impl<S: Store> Frontier<S> {
         self.time_anew(at.host);
     }
 
+    /// A host that crawls have given up is tried again by all of them.
+    pub(super) fn take_up(&mut self, host: u32) {
+        for number in self.gates.get(&host).map_or(&[][..], |gate| &gate.crawls) {
+            if let Some(host) = self.hosts.get_mut(&HostRef { crawl: *number, host }) {
+                host.given_up = false;
+            }
+        }
+    }
+
     /// Takes note of where a worker's hosts are. Of hosts that it does not have, it can
     /// say nothing.
     pub fn note_addresses(&mut self, worker: &str, found: &[(HostRef, IpAddr)], now: Moment) {
         for (at, address) in found {
-            let token = self.hosts.get(at).and_then(|host| host.leased.values().next());
-            let lease = token.and_then(|token| self.leases.get(token));
-            if lease.is_some_and(|lease| &*lease.worker == worker) {
+            if self.is_lent_to(worker, *at) {
                 self.note_address(*at, *address, true, now);
             }
         }
+    }
+
+    /// Takes note of what came of its hosts' robots.txt, likewise: how long the hosts are
+    /// to be left alone, before they are given back.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn note_told(
+        &mut self,
+        worker: &str,
+        told: &[HostTold],
+        now: Moment,
+    ) -> Result<(), FrontierError> {
+        for HostTold { at, news, delay, told_at } in told {
+            if !self.is_lent_to(worker, *at) {
+                continue;
+            }
+            let trouble = match &news.robots {
+                Some(RobotsNews::Unavailable(reason)) => {
+                    Some((Class::Failed(FailureKind::RobotsUnavailable), reason.clone()))
+                }
+                _ => None,
+            };
+            if let Some(delay) = delay {
+                self.note_asked_delay(*at, *delay);
+            }
+            self.note_news(*at, news, trouble, now);
+            if let Some(robots) = &news.robots {
+                self.note_robots(at.host, robots, *told_at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_lent_to(&self, worker: &str, at: HostRef) -> bool {
+        let token = self.hosts.get(&at).and_then(|host| host.leased.values().next());
+        let lease = token.and_then(|token| self.leases.get(token));
+        lease.is_some_and(|lease| &*lease.worker == worker)
     }
 
     /// Takes note of where a host is, for its next lease, and for this one if it has no place
@@ -245,6 +312,18 @@ impl<S: Store> Frontier<S> {
                 gate.changed |= is_over_full;
             }
         }
+    }
+
+    /// Takes note of the delay that a host asks a crawl for.
+    fn note_asked_delay(&mut self, at: HostRef, delay: Duration) {
+        let delay_ms = super::millis(delay);
+        if let Some(host) = self.hosts.get_mut(&at)
+            && host.row.delay_ms != delay_ms
+        {
+            host.row.delay_ms = delay_ms;
+            self.touched.insert(at);
+        }
+        self.note_robots_delay(at.host, delay_ms);
     }
 
     /// Takes note of the delay that a host's robots.txt asks for.
@@ -320,7 +399,7 @@ impl<S: Store> Frontier<S> {
     }
 
     /// The wait after the last visit of a host: longer if it answers slowly.
-    fn host_wait(&self, at: HostRef) -> Duration {
+    pub(super) fn host_wait(&self, at: HostRef) -> Duration {
         let delay = self.host_delay(at);
         match self.known(at.host) {
             Some(row) if row.set_delay_ms.is_none() => {

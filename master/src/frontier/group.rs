@@ -5,8 +5,8 @@
 //! may have to rest after a visit, before the next host has it.
 //!
 //! A host that is due while its group is full waits in the group's line, and is woken
-//! when a place is free. Only groups with a place taken, or somebody in line, are in
-//! memory. A host's address comes from the worker that has it; it takes its place there
+//! when a place is free. Only groups with a place taken or resting, or somebody in
+//! line, are in memory. A host's address comes from the worker that has it; it takes its place there
 //! then, and if there is none, it is wanted back.
 
 use std::{
@@ -72,6 +72,22 @@ impl Groups {
             Group { resting: vec![rested; resting as usize], ..Group::default() }
         })
     }
+
+    /// Lets go of those of some places' groups of which nothing need be known any more.
+    fn forget_idle(&mut self, places: &[Place], now: Moment) {
+        for place in places {
+            if self.groups.get(&place.group).is_some_and(|group| group.is_over(now)) {
+                self.groups.remove(&place.group);
+            }
+        }
+    }
+}
+
+impl Group {
+    /// Nobody has a place, waits for one, or has left one that still rests.
+    fn is_over(&self, now: Moment) -> bool {
+        self.lent == 0 && self.line.is_empty() && self.resting.iter().all(|until| *until <= now)
+    }
 }
 
 /// A number for a name: that of the same name of another kind is another one.
@@ -84,8 +100,17 @@ impl<S: Store> Frontier<S> {
     /// Whether a host that is about to be lent finds a place in each of its groups. If
     /// not, it waits for one.
     pub(super) fn has_place(&mut self, at: HostRef, now: Moment) -> bool {
-        for place in self.groups_of(at) {
-            let group = self.groups.of(place, now);
+        let places = self.groups_of(at);
+        let has_place = self.finds_places(at, &places, now);
+        if !has_place {
+            self.groups.forget_idle(&places, now);
+        }
+        has_place
+    }
+
+    fn finds_places(&mut self, at: HostRef, places: &[Place], now: Moment) -> bool {
+        for place in places {
+            let group = self.groups.of(*place, now);
             group.resting.retain(|until| *until > now);
             if group.lent >= place.limit {
                 group.most = group.most.max(place.limit);
@@ -105,14 +130,14 @@ impl<S: Store> Frontier<S> {
     }
 
     /// The host is lent: it takes a place in each of its groups.
-    pub(super) fn take_places(&mut self, at: HostRef) {
+    pub(super) fn take_places(&mut self, at: HostRef, now: Moment) {
         let has_some = self.gates.get(&at.host).is_none_or(|gate| !gate.places.is_empty());
         if has_some {
             return;
         }
         let places = self.groups_of(at);
         for place in &places {
-            self.take_place(*place);
+            self.take_place(*place, now);
         }
         if let Some(gate) = self.gates.get_mut(&at.host) {
             gate.places = places;
@@ -120,8 +145,8 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Returns how many hosts have a place in the group then.
-    fn take_place(&mut self, place: Place) -> u32 {
-        let group = self.groups.groups.entry(place.group).or_default();
+    fn take_place(&mut self, place: Place, now: Moment) -> u32 {
+        let group = self.groups.of(place, now);
         group.lent += 1;
         group.most = group.most.max(place.limit);
         group.lent
@@ -137,7 +162,7 @@ impl<S: Store> Frontier<S> {
         let mut is_over_full = false;
         let has = |places: &[Place], place: &Place| places.iter().any(|it| it.group == place.group);
         for place in places.iter().filter(|place| !has(&former, place)) {
-            is_over_full |= self.take_place(*place) > place.limit;
+            is_over_full |= self.take_place(*place, now) > place.limit;
         }
         for place in former.into_iter().filter(|place| !has(&places, place)) {
             self.free_place(place, now);
@@ -166,10 +191,7 @@ impl<S: Store> Frontier<S> {
         if has_room || is_idle {
             self.call_next(place.group, rested, is_idle);
         }
-        let groups = &mut self.groups.groups;
-        if groups.get(&place.group).is_some_and(|it| it.lent == 0 && it.resting.is_empty()) {
-            groups.remove(&place.group);
-        }
+        self.groups.forget_idle(&[place], now);
     }
 
     /// A host that was called takes no place after all: the next in line may have it.
@@ -178,12 +200,14 @@ impl<S: Store> Frontier<S> {
         if is_lent || self.groups.groups.is_empty() {
             return;
         }
-        for place in self.groups_of(at) {
+        let places = self.groups_of(at);
+        for place in &places {
             let free = |group: &Group| group.lent + (group.resting.len() as u32) < place.limit;
             if self.groups.groups.get(&place.group).is_some_and(free) {
                 self.call_next(place.group, now, false);
             }
         }
+        self.groups.forget_idle(&places, now);
     }
 
     /// Calls the next host in a group's line that could be lent by then, or all of it:
@@ -246,5 +270,13 @@ impl<S: Store> Frontier<S> {
         let address = address.map(|address| id_of("address", &octets(neighbourhood(address))));
         let place = |group| Place { group, limit, rest: Duration::ZERO };
         domain.into_iter().chain(address).map(place).collect()
+    }
+}
+
+#[cfg(test)]
+impl<S: Store> Frontier<S> {
+    /// How many groups are remembered.
+    pub(super) fn groups_in_memory(&self) -> usize {
+        self.groups.groups.len()
     }
 }

@@ -107,6 +107,9 @@ impl<S: Store> Frontier<S> {
     /// If the store fails.
     pub fn change_host(&mut self, key: &HostKey, change: HostChange) -> Result<(), FrontierError> {
         let host = self.host_number(key.as_str())?;
+        if change.rested {
+            self.take_up(host);
+        }
         self.set_gate(host, |row| {
             match change.blocked {
                 Some(Ok(())) => {

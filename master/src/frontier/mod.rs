@@ -46,12 +46,12 @@ pub(crate) use self::admit::StoredSpec;
 pub use self::{
     admit::{Offer, Submitted},
     changes::Written,
-    gate::HostNews,
+    gate::{Found, HostNews, HostTold},
     hosts::{HostAccount, HostChange},
     lease::HandBack,
     quarantine::{Quarantined, Release, Released},
     report::{Judgement, Outcome, Report, Ticket},
-    robots::{ROBOTS_BYTES_MAX, RobotsFile, RobotsNews},
+    robots::{ROBOTS_BYTES_MAX, RobotsFile, RobotsNews, SILENCE_MAX_MS},
     schedule::{Batch, BatchUrl, LeaseRequest},
     status::{CrawlStatus, HostStatus, Specification, Trouble},
     walk::Piece,
@@ -325,7 +325,7 @@ impl<S: Store> Frontier<S> {
                 crawl.row.leases_kept += 1;
                 crawl.dirty = true;
             }
-            self.take_host(at);
+            self.take_host(at, now);
             let deadline = now + self.limits.lease;
             self.deadlines.insert((deadline, token));
             self.leases.insert(

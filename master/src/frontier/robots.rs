@@ -14,7 +14,7 @@ pub const ROBOTS_BYTES_MAX: usize = 512 * 1024;
 
 /// Milliseconds between two failures to have a robots.txt after which it was not without
 /// one all the time, as far as is known: three days.
-const SILENCE_MAX_MS: u64 = 3 * 24 * 60 * 60 * 1_000;
+pub const SILENCE_MAX_MS: u64 = 3 * 24 * 60 * 60 * 1_000;
 
 /// What is known of a host's robots.txt, and its text, zlib-compressed.
 pub type RobotsFile = (RobotsRow, Vec<u8>);

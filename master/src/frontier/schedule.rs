@@ -228,7 +228,8 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Whether a worker that asks for this very host may have more of it: it holds
-    /// it, or nobody does and it is due.
+    /// it, or nobody does and it is due. Who holds it for long waits is to give it back
+    /// instead of waiting them out: others have use for its lane.
     fn may_have(&self, worker: &str, at: HostRef, now: Moment) -> bool {
         let Some(host) = self.hosts.get(&at) else { return false };
         match host.leased.values().next() {
@@ -240,6 +241,7 @@ impl<S: Store> Frontier<S> {
                     && holder.is_some_and(|lease| &*lease.worker == worker)
                     && !self.is_wanted_elsewhere(at)
                     && !self.is_waited_for(at.host)
+                    && self.host_wait(at) <= self.limits.lease / 2
             }
             None => host.ready.is_some_and(|when| when <= now),
         }
@@ -405,7 +407,7 @@ impl<S: Store> Frontier<S> {
         self.changes.put(keys::lease(token), &row);
         let worker = Arc::clone(worker);
         self.leases.insert(token, Lease { worker, at, open, deadline, is_unknown: false });
-        self.take_host(at);
+        self.take_host(at, now);
         batch
     }
 

@@ -19,6 +19,10 @@ use crate::store::{
 /// Failures that a crawl remembers for its status.
 const TROUBLES_MAX: usize = 10;
 
+/// What a host waits for that is in a group's line.
+const IN_LINE: &str =
+    "as many hosts of its address, domain or group are visited as may be at the same time";
+
 /// A recent end without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
@@ -92,7 +96,8 @@ pub struct HostStatus {
     pub pages: u64,
     /// The wait between two visits.
     pub delay: Duration,
-    /// From when on it may be fetched from; none while it is lent.
+    /// From when on it may be fetched from; none while it is lent, and while it waits for a
+    /// place in its group.
     pub ready: Option<Moment>,
     /// The worker that has it in this crawl.
     pub worker: Option<Arc<str>>,
@@ -148,9 +153,12 @@ impl<S: Store> Frontier<S> {
             leased: host.leased.len() as u64,
             pages: host.row.pages,
             delay: self.host_delay(at),
-            ready: host.ready.or_else(|| self.host_ready(at)),
+            ready: if host.in_line { None } else { host.ready.or_else(|| self.host_ready(at)) },
             worker: lease.map(|lease| Arc::clone(&lease.worker)),
-            rests: left_alone(self.known(at.host), now),
+            rests: match left_alone(self.known(at.host), now) {
+                rests if rests.is_empty() && host.in_line => IN_LINE.to_owned(),
+                rests => rests,
+            },
         })
     }
 

@@ -7,7 +7,7 @@
 use std::{error::Error, io, iter::successors};
 
 use rustls::CertificateError;
-use trawl_shared::{units::Span, url::CrawlUrl};
+use trawl_shared::{units::Span, untrusted::Untrusted, url::CrawlUrl};
 
 use super::{
     FetchError, Timeout,
@@ -31,7 +31,7 @@ pub(super) fn of_request(error: &reqwest::Error, target: &Target<'_>) -> FetchEr
     if error.is_builder() {
         // The URL standard admits hosts such as `{x}`, that no name can be.
         let host = target.url.host().to_owned();
-        return FetchError::NoSuchHost { host };
+        return FetchError::NoSuchHost { host: host.into() };
     }
     if error.is_connect() {
         return of_connection(error, target);
@@ -63,7 +63,7 @@ pub(super) fn blame(
 ) -> Blame {
     match ours {
         FetchError::NoSuchHost { host } | FetchError::Dns { host, .. } => {
-            if host.eq_ignore_ascii_case(&proxy.host) { Blame::Proxy } else { Blame::Host }
+            if host.raw().eq_ignore_ascii_case(&proxy.host) { Blame::Proxy } else { Blame::Host }
         }
         FetchError::ForbiddenAddress { .. } | FetchError::Internal { .. } => Blame::Host,
         // It sends on what the host sends, and that need be no answer.
@@ -119,11 +119,11 @@ pub(super) fn is_end(error: &reqwest::Error) -> bool {
 }
 
 /// What the last link of the chain says, which is nearest to what happened.
-pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
+pub(super) fn deepest(error: &(dyn Error + 'static)) -> Untrusted<String> {
     let text = chain(error).last().map(ToString::to_string).unwrap_or_default();
     // Error numbers and links to a library's manual are of no use to people.
     let ends = [" (os error ", ": https://docs.rs/"].into_iter().filter_map(|end| text.find(end));
-    text[..ends.min().unwrap_or(text.len())].to_owned()
+    text[..ends.min().unwrap_or(text.len())].into()
 }
 
 fn of_connection(error: &reqwest::Error, target: &Target<'_>) -> FetchError {
@@ -138,17 +138,19 @@ fn of_connection(error: &reqwest::Error, target: &Target<'_>) -> FetchError {
     let peer = target.peer();
     let is_tls = target.url.scheme() == "https";
     match io_kind(error) {
-        Some(Kind::ConnectionRefused) => FetchError::Refused { peer },
+        Some(Kind::ConnectionRefused) => FetchError::Refused { peer: peer.into() },
         // Whoever resets a connection has accepted it before.
         Some(Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe) if is_tls => {
             FetchError::Tls { cause: "the host closed the connection in the handshake".into() }
         }
-        _ => FetchError::Connect { peer, cause: deepest(error) },
+        _ => FetchError::Connect { peer: peer.into(), cause: deepest(error) },
     }
 }
 
-fn of_tls(error: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(certificate) = error else { return error.to_string() };
+fn of_tls(error: &rustls::Error) -> Untrusted<String> {
+    let rustls::Error::InvalidCertificate(certificate) = error else {
+        return error.to_string().into();
+    };
     match certificate {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "certificate expired".into()
@@ -164,7 +166,7 @@ fn of_tls(error: &rustls::Error) -> String {
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
             "certificate of an authority, not of a host".into()
         }
-        _ => error.to_string(),
+        _ => error.to_string().into(),
     }
 }
 

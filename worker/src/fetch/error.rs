@@ -4,7 +4,7 @@
 //! Each phrase can follow "could not fetch: " and holds the deepest cause that
 //! tells something. Causes are kept as text, not as `#[source]`: an error is
 //! cloned, compared and sent to the master, and what a library had to say is of
-//! use to people only.
+//! use to people only. It may quote the host.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -19,88 +19,84 @@ use trawl_shared::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// The name does not resolve.
-    #[error("no such host {}", Untrusted::new(host))]
+    #[error("no such host {host}")]
     NoSuchHost {
         /// The name.
-        host: String,
+        host: Untrusted<String>,
     },
     /// The name server gave no answer.
-    #[error(
-        "the name server has no answer for {}: {}",
-        Untrusted::new(host),
-        Untrusted::new(cause)
-    )]
+    #[error("the name server has no answer for {host}: {cause}")]
     Dns {
         /// The name.
-        host: String,
+        host: Untrusted<String>,
         /// What went wrong.
-        cause: String,
+        cause: Untrusted<String>,
     },
     /// Nothing listens there.
-    #[error("connection refused by {}", Untrusted::new(peer))]
+    #[error("connection refused by {peer}")]
     Refused {
         /// Host and port.
-        peer: String,
+        peer: Untrusted<String>,
     },
     /// The connection could not be made.
-    #[error("no connection to {}: {}", Untrusted::new(peer), Untrusted::new(cause))]
+    #[error("no connection to {peer}: {cause}")]
     Connect {
         /// Host and port.
-        peer: String,
+        peer: Untrusted<String>,
         /// What went wrong.
-        cause: String,
+        cause: Untrusted<String>,
     },
     /// TLS could not be agreed on, or the certificate is not valid.
-    #[error("TLS: {}", Untrusted::new(cause))]
+    #[error("TLS: {cause}")]
     Tls {
         /// What went wrong.
-        cause: String,
+        cause: Untrusted<String>,
     },
     /// A phase took longer than its limit.
     #[error("{0}")]
     Timeout(Timeout),
     /// The connection broke before the answer was whole.
-    #[error("the connection broke before the answer was whole: {}", Untrusted::new(cause))]
+    #[error("the connection broke before the answer was whole: {cause}")]
     Broken {
         /// What went wrong.
-        cause: String,
+        cause: Untrusted<String>,
     },
     /// The answer was not HTTP.
-    #[error("the answer is not HTTP: {}", Untrusted::new(cause))]
+    #[error("the answer is not HTTP: {cause}")]
     Protocol {
         /// What went wrong.
-        cause: String,
+        cause: Untrusted<String>,
     },
     /// The address is outside the public internet and not allowed.
     #[error("{}{address} is outside the public internet; --allow-net {block} would allow it",
-        Named(host.as_deref()))]
+        Named(host.as_ref()))]
     ForbiddenAddress {
         /// The name that resolved to it; none if the URL has the address itself.
-        host: Option<String>,
+        host: Option<Untrusted<String>>,
         /// The address.
         address: IpAddr,
         /// The special-purpose block that it is in.
         block: IpNet,
     },
     /// robots.txt could not be had, so that nothing may be fetched yet.
-    #[error("robots.txt cannot be had: {}", Untrusted::new(cause))]
+    #[error("robots.txt cannot be had: {cause}")]
     RobotsUnavailable {
         /// What went wrong.
-        cause: String,
+        cause: Untrusted<String>,
         /// The host's own wish to be left alone for so long.
         retry_after: Option<Duration>,
     },
     /// No proxy could be used; the host was not asked.
-    #[error("{}", Untrusted::new(cause))]
+    #[error("{cause}")]
     Proxy {
         /// Which proxy, and what went wrong.
-        cause: String,
+        cause: Untrusted<String>,
     },
     /// The fetcher could not make a request of it.
-    #[error("no request can be made: {}", Untrusted::new(cause))]
+    #[error("no request can be made: {cause}")]
     Internal {
         /// What went wrong.
-        cause: String,
+        cause: Untrusted<String>,
     },
 }
 
@@ -160,12 +156,12 @@ impl fmt::Display for Timeout {
 }
 
 /// `name at ` in front of the address that a name resolved to.
-struct Named<'a>(Option<&'a str>);
+struct Named<'a>(Option<&'a Untrusted<String>>);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(name) => write!(f, "{} at ", Untrusted::new(name)),
+            Some(name) => write!(f, "{name} at "),
             None => Ok(()),
         }
     }

@@ -54,7 +54,8 @@ impl Extras {
     pub(super) fn of(&self, url: &CrawlUrl) -> Result<HeaderMap, FetchError> {
         let mut headers = HeaderMap::new();
         for Rule { name, value, .. } in self.0.iter().filter(|rule| rule.is_for(url)) {
-            let value = value.clone().map_err(|cause| FetchError::Internal { cause })?;
+            let value =
+                value.clone().map_err(|cause| FetchError::Internal { cause: cause.into() })?;
             headers.insert(name.clone(), value);
         }
         Ok(headers)

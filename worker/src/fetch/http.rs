@@ -248,7 +248,7 @@ impl Inner {
             if let (Err(FetchError::Timeout(Timeout::Whole(_))), Some(cause)) =
                 (&sent, &last_failure)
             {
-                return Err(FetchError::Proxy { cause: String::clone(cause) });
+                return Err(FetchError::Proxy { cause: String::clone(cause).into() });
             }
             let failure = match self.by_proxy(url, proxy, sent, deadline).await? {
                 Ok(response) => return Ok((response, route)),
@@ -258,7 +258,7 @@ impl Inner {
             tried.push(number);
             let may_go_on = tried.len() < route::TRIES_MAX;
             if !may_go_on || self.routes.to(url.host(), &tried, Instant::now()).is_err() {
-                return Err(FetchError::Proxy { cause: failure });
+                return Err(FetchError::Proxy { cause: failure.into() });
             }
             last_failure = Some(failure);
         }
@@ -332,7 +332,7 @@ impl Inner {
     }
 
     fn request(&self, url: &CrawlUrl, extras: &HeaderMap) -> Result<Request, FetchError> {
-        let internal = |cause: String| FetchError::Internal { cause };
+        let internal = |cause: String| FetchError::Internal { cause: cause.into() };
         let parsed = url.to_url().map_err(|error| internal(error.to_string()))?;
         let mut request = Request::new(Method::GET, parsed);
         let headers = request.headers_mut();
@@ -422,8 +422,8 @@ fn routes(spec: &CrawlSpec, names: &GuardedResolver) -> Result<Routes, SpecError
     let certificates = root_certificates();
     let by = |url: &ProxyUrl| {
         let odd = |cause: String| SpecError::new("proxy", url, cause);
-        let reqwest =
-            reqwest::Proxy::all(url.reveal()).map_err(|error| odd(cause::deepest(&error)))?;
+        let reqwest = reqwest::Proxy::all(url.reveal())
+            .map_err(|error| odd(cause::deepest(&error).to_string()))?;
         let proxy = Proxy::new(url)
             .filter(|_| is_understood(url))
             .ok_or_else(|| odd("a URL with a host that HTTP can read is allowed".into()))?;
@@ -479,7 +479,9 @@ fn client(
         builder = builder.proxy(proxy);
     }
     // No setting of a crawl is known to make it fail.
-    builder.build().map_err(|error| SpecError::new("fetch", "HTTP", cause::deepest(&error)))
+    builder
+        .build()
+        .map_err(|error| SpecError::new("fetch", "HTTP", cause::deepest(&error).to_string()))
 }
 
 fn headers(spec: &CrawlSpec) -> Result<HeaderMap, SpecError> {

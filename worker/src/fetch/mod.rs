@@ -10,6 +10,7 @@ mod cause;
 mod coding;
 mod cookies;
 mod deadline;
+mod detours;
 mod error;
 mod extras;
 mod guard;
@@ -47,6 +48,7 @@ pub use self::{
     resolve::Resolver,
     robots::{RobotsTxt, fetch_robots},
 };
+pub(crate) use self::{detours::Detours, robots::fetch_robots_at_pace};
 
 /// The longest wait that a host can ask for. Longer ones are cut to it.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);

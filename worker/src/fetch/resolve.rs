@@ -134,7 +134,7 @@ impl Resolver {
         if is_localhost(host) {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let no_such_host = || FetchError::NoSuchHost { host: host.to_owned() };
+        let no_such_host = || FetchError::NoSuchHost { host: host.to_owned().into() };
         let mut name = Name::from_ascii(host).map_err(|_| no_such_host())?;
         let may_search = !name.is_fqdn() && is_searched(&name);
         name.set_fqdn(true);
@@ -182,8 +182,8 @@ impl Resolver {
         }
         let host = host.to_owned();
         match answers.into_iter().next() {
-            Some(Err(cause)) => Err(FetchError::Dns { host, cause }),
-            _ => Err(FetchError::NoSuchHost { host }),
+            Some(Err(cause)) => Err(FetchError::Dns { host: host.into(), cause: cause.into() }),
+            _ => Err(FetchError::NoSuchHost { host: host.into() }),
         }
     }
 
@@ -305,8 +305,8 @@ pub(super) struct GuardedResolver {
 impl GuardedResolver {
     pub(super) async fn permitted(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
         let late = |_| FetchError::Dns {
-            host: host.to_owned(),
-            cause: format!("nothing came within {}", self.limit),
+            host: host.to_owned().into(),
+            cause: format!("nothing came within {}", self.limit).into(),
         };
         let mut found =
             timeout(self.limit.duration(), self.names.lookup(host)).await.map_err(late)??;
@@ -329,7 +329,7 @@ impl GuardedResolver {
             }
         }
         if let FetchError::ForbiddenAddress { host: name, .. } = &mut refusal {
-            *name = Some(host.to_owned());
+            *name = Some(host.to_owned().into());
         }
         Err(refusal)
     }
@@ -506,7 +506,10 @@ mod tests {
             "the name server has no answer for silent.example: nothing came within 200ms"
         );
         let label = "x".repeat(64);
-        assert_eq!(names.permitted(&label).await, Err(FetchError::NoSuchHost { host: label }));
+        assert_eq!(
+            names.permitted(&label).await,
+            Err(FetchError::NoSuchHost { host: label.into() })
+        );
     }
 
     #[tokio::test]

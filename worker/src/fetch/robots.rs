@@ -17,7 +17,7 @@ use trawl_shared::{
     url::CrawlUrl,
 };
 
-use super::{Fetch, FetchError, Page, Timeout, retry_after};
+use super::{Fetch, FetchError, Page, Timeout, detours::Detours, retry_after};
 
 /// Redirects that are followed; beyond, there are no rules.
 const REDIRECTS_MAX: usize = 5;
@@ -54,27 +54,51 @@ pub async fn fetch_robots<F: Fetch>(
     pause: Duration,
     limit: Span,
 ) -> (Result<RobotsTxt, FetchError>, Duration) {
+    fetch_robots_at_pace(fetcher, page_url, |_| pause, limit, &Detours::default()).await
+}
+
+/// The same at a host's pace: `pause` tells the wait after a fetch that took so long. Where
+/// redirects lead to other hosts, those are visited by turns.
+pub(crate) async fn fetch_robots_at_pace<F: Fetch>(
+    fetcher: &F,
+    page_url: &CrawlUrl,
+    pause: impl Fn(Duration) -> Duration,
+    limit: Span,
+    detours: &Detours,
+) -> (Result<RobotsTxt, FetchError>, Duration) {
     let mut took = Duration::ZERO;
-    let fetched = follow(fetcher, page_url, pause, limit, &mut took).await;
+    let fetched = follow(fetcher, page_url, pause, limit, detours, &mut took).await;
     (fetched, took)
 }
 
 async fn follow<F: Fetch>(
     fetcher: &F,
     page_url: &CrawlUrl,
-    pause: Duration,
+    pause: impl Fn(Duration) -> Duration,
     limit: Span,
+    detours: &Detours,
     took: &mut Duration,
 ) -> Result<RobotsTxt, FetchError> {
     let mut url = page_url.join("/robots.txt").map_err(|error| unavailable(error.to_string()))?;
+    let mut last = Duration::ZERO;
     for hop in 0..=REDIRECTS_MAX {
         if hop > 0 {
-            sleep(pause).await;
+            sleep(pause(last)).await;
+        }
+        let is_elsewhere = url.host_key_str() != page_url.host_key_str();
+        let mut turn = if is_elsewhere { Some(detours.turn(url.host_key()).await) } else { None };
+        if let Some(free_at) = &mut turn {
+            // Also if the fetch is given up.
+            **free_at = Some(Instant::now() + pause(Duration::ZERO));
         }
         let (began, left) = (Instant::now(), limit.duration().saturating_sub(*took));
         // One byte more shows whether the last line is whole.
         let fetched = timeout(left, fetcher.get_at_least(&url, BYTES_MAX + 1)).await;
-        *took += began.elapsed();
+        last = began.elapsed();
+        *took += last;
+        if let Some(mut free_at) = turn {
+            *free_at = Some(Instant::now() + pause(last));
+        }
         let too_long = |_| Err(FetchError::Timeout(Timeout::Whole(limit)));
         let page = fetched.unwrap_or_else(too_long).map_err(|error| for_host(error, hop))?;
         match page.status {
@@ -86,7 +110,7 @@ async fn follow<F: Fetch>(
             400..=428 | 430..=499 => break,
             status => {
                 return Err(FetchError::RobotsUnavailable {
-                    cause: format!("status {status}"),
+                    cause: format!("status {status}").into(),
                     // Another host's wish is not this one's.
                     retry_after: retry_after(&page.headers, page.fetched_at).filter(|_| hop == 0),
                 });
@@ -111,7 +135,7 @@ fn for_host(error: FetchError, hop: usize) -> FetchError {
 }
 
 fn unavailable(cause: String) -> FetchError {
-    FetchError::RobotsUnavailable { cause, retry_after: None }
+    FetchError::RobotsUnavailable { cause: cause.into(), retry_after: None }
 }
 
 fn location(page: &Page) -> Option<CrawlUrl> {
@@ -199,8 +223,10 @@ mod tests {
     ) -> (Result<Rules, FetchError>, Duration) {
         let fetcher = Canned(Arc::new(pages.into_iter().collect()));
         let page_url = CrawlUrl::parse("http://site.example/a/b?c").unwrap();
-        let (pause, limit) = (Duration::from_secs(10), Span::secs(5));
-        let (fetched, took) = fetch_robots(&fetcher, &page_url, pause, limit).await;
+        let pause = |took: Duration| Duration::from_secs(10).max(took * 6);
+        let limit = Span::secs(5);
+        let (fetched, took) =
+            fetch_robots_at_pace(&fetcher, &page_url, pause, limit, &Detours::default()).await;
         (fetched.map(|robots| robots.rules("MyBot")), took)
     }
 
@@ -267,14 +293,17 @@ mod tests {
     async fn a_dead_host_is_reported_as_dead() {
         let cause = || "x".to_owned();
         for (error, kind) in [
-            (FetchError::NoSuchHost { host: cause() }, FailureKind::NoSuchHost),
-            (FetchError::Dns { host: cause(), cause: cause() }, FailureKind::Dns),
-            (FetchError::Refused { peer: cause() }, FailureKind::Connect),
-            (FetchError::Connect { peer: cause(), cause: cause() }, FailureKind::Connect),
-            (FetchError::Tls { cause: cause() }, FailureKind::Tls),
+            (FetchError::NoSuchHost { host: cause().into() }, FailureKind::NoSuchHost),
+            (FetchError::Dns { host: cause().into(), cause: cause().into() }, FailureKind::Dns),
+            (FetchError::Refused { peer: cause().into() }, FailureKind::Connect),
+            (
+                FetchError::Connect { peer: cause().into(), cause: cause().into() },
+                FailureKind::Connect,
+            ),
+            (FetchError::Tls { cause: cause().into() }, FailureKind::Tls),
             (FetchError::Timeout(Timeout::TooSlow(Size::bytes(1024))), FailureKind::Timeout),
-            (FetchError::Broken { cause: cause() }, FailureKind::RobotsUnavailable),
-            (FetchError::Protocol { cause: cause() }, FailureKind::RobotsUnavailable),
+            (FetchError::Broken { cause: cause().into() }, FailureKind::RobotsUnavailable),
+            (FetchError::Protocol { cause: cause().into() }, FailureKind::RobotsUnavailable),
         ] {
             let answer = rules(vec![(ROBOTS, Err(error.clone()))]).await;
             assert_eq!(answer.unwrap_err().kind(), kind, "{error}");
@@ -292,8 +321,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_no_hosts_failure_stays_that() {
         let cause = || "x".to_owned();
-        for error in [FetchError::Proxy { cause: cause() }, FetchError::Internal { cause: cause() }]
-        {
+        for error in [
+            FetchError::Proxy { cause: cause().into() },
+            FetchError::Internal { cause: cause().into() },
+        ] {
             assert_eq!(by_redirect(error.clone()).await, error.kind());
             assert_eq!(rules(vec![(ROBOTS, Err(error.clone()))]).await, Err(error));
         }
@@ -308,7 +339,7 @@ mod tests {
         let began = Instant::now();
         let (found, took) = timed_rules(pages.clone()).await;
         assert!(!allowed(&found.unwrap(), "/x"));
-        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2, 2 + 10 + 2));
+        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2, 2 + 12 + 2));
 
         let third = "http://site.example/3";
         pages[1].1 = Ok(slow(redirect(third)));
@@ -316,11 +347,37 @@ mod tests {
         let began = Instant::now();
         let (found, took) = timed_rules(pages).await;
         assert_eq!(found.unwrap_err().to_string(), "robots.txt cannot be had: not done within 5s");
-        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2 + 1, 2 + 10 + 2 + 10 + 1));
+        assert_eq!((took.as_secs(), began.elapsed().as_secs()), (2 + 2 + 1, 2 + 12 + 2 + 12 + 1));
 
         let endless = Page { elapsed: Duration::MAX, ..page(200, b"") };
         let error = of(endless).await.unwrap_err();
         assert_eq!(error, FetchError::Timeout(Timeout::Whole(Span::secs(5))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_host_that_many_redirect_to_is_visited_by_one_at_a_time() {
+        let slow = |page: Page| Page { elapsed: Duration::from_secs(2), ..page };
+        let (own, other) = ("http://site.example/own", "http://other.example/robots.txt");
+        let fetcher = Canned(Arc::new(HashMap::from([
+            ("http://a.example/robots.txt", Ok(redirect(other))),
+            ("http://b.example/robots.txt", Ok(redirect(other))),
+            ("http://c.example/robots.txt", Ok(redirect(other))),
+            (other, Ok(slow(page(200, b"")))),
+            (ROBOTS, Ok(redirect(own))),
+            (own, Ok(slow(page(200, b"")))),
+        ])));
+        let (detours, began) = (Detours::default(), Instant::now());
+        let ended = async |host: &str| {
+            let url = CrawlUrl::parse(&format!("http://{host}.example/")).unwrap();
+            let pause = |_| Duration::from_secs(10);
+            fetch_robots_at_pace(&fetcher, &url, pause, Span::secs(5), &detours).await.0.unwrap();
+            began.elapsed().as_secs()
+        };
+        let (a, b, c, own) = tokio::join!(ended("a"), ended("b"), ended("c"), ended("site"));
+        let mut by_turns = [a, b, c];
+        by_turns.sort_unstable();
+        assert_eq!(by_turns, [10 + 2, 10 + 2 + 10 + 2, 10 + 2 + 10 + 2 + 10 + 2]);
+        assert_eq!(own, 10 + 2, "the host's own redirects wait for nobody");
     }
 
     #[tokio::test]

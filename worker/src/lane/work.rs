@@ -11,7 +11,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
-use trawl_proto::v1::{HostBatch, HostNews, LeasedUrl, RobotsState};
+use trawl_proto::v1::{HostBatch, HostNews, HostRef, HostTold, LeasedUrl, RobotsState};
 use trawl_shared::{
     lease::Token,
     politeness::adaptive_delay,
@@ -19,7 +19,7 @@ use trawl_shared::{
     spec::{CONNECTIONS_MAX, CrawlSpec},
 };
 
-use crate::{master::Life, robots::Remembered};
+use crate::{account::millis, master::Life, robots::Remembered};
 
 /// A lane asks for more URLs when what it has left takes no longer than this.
 const LOW_WATER: Duration = Duration::from_secs(1);
@@ -37,6 +37,7 @@ fn low_water(delay: Duration) -> usize {
 /// which add.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
+    host: HostRef,
     state: Mutex<WorkState>,
     /// Told when there is more to do, or nothing any more.
     changed: Notify,
@@ -122,7 +123,7 @@ enum Next {
     Task(Task),
     /// Nothing yet; something at that time, unless it changes before.
     Wait(Option<Instant>),
-    /// Nothing any more.
+    /// Nothing any more, or nothing for so long that the rest is given back.
     End,
 }
 
@@ -166,8 +167,9 @@ impl Batch {
 impl Work {
     /// What a new lane begins with.
     pub(crate) fn of(batch: Batch) -> Self {
+        let host = HostRef { crawl: batch.lease.crawl, host: batch.lease.host };
         let state = WorkState { batches: VecDeque::from([batch]), ..WorkState::default() };
-        Self { state: Mutex::new(state), ..Self::default() }
+        Self { host, state: Mutex::new(state), ..Self::default() }
     }
 
     /// Lines to the host at the same time.
@@ -176,10 +178,10 @@ impl Work {
     }
 
     /// Adds a batch, unless the lane has ended: then it is given back.
-    pub(crate) fn add(&self, batch: Batch) -> Result<(), Batch> {
+    pub(crate) fn add(&self, batch: Batch) -> Result<(), Box<Batch>> {
         let mut state = self.lock();
         if state.ended {
-            return Err(batch);
+            return Err(Box::new(batch));
         }
         state.asked = false;
         state.batches.push_back(batch);
@@ -190,11 +192,12 @@ impl Work {
 
     /// The next URL for a line that may fetch again at that time; it is under way from
     /// now on. None ends the line: there is nothing left, and nobody under way who
-    /// could ask for more.
-    pub(super) async fn next(&self, free_at: Option<Instant>) -> Option<Task> {
+    /// could ask for more; or the wait would be longer than the `longest`, which ends the
+    /// lane, so that others have its place.
+    pub(super) async fn next(&self, free_at: Option<Instant>, longest: Duration) -> Option<Task> {
         loop {
             let changed = self.changed.notified();
-            match self.take(free_at, Instant::now()) {
+            match self.take(free_at, Instant::now(), longest) {
                 Next::Task(task) => return Some(task),
                 Next::Wait(None) => changed.await,
                 Next::Wait(Some(until)) => {
@@ -206,7 +209,7 @@ impl Work {
     }
 
     /// The next URL, if there is one. Ends the lane if there is none, and none under way.
-    fn take(&self, free_at: Option<Instant>, now: Instant) -> Next {
+    fn take(&self, free_at: Option<Instant>, now: Instant, longest: Duration) -> Next {
         let mut state = self.lock();
         state.batches.retain(|batch| !batch.urls.is_empty());
         state.ended |= state.batches.is_empty() && state.under_way.is_empty();
@@ -215,8 +218,9 @@ impl Work {
         }
         let free_at = free_at.max(state.free_at).filter(|free_at| now < *free_at);
         let Some(batch) = state.batches.front_mut() else { return Next::Wait(None) };
-        if free_at.is_some() {
-            return Next::Wait(free_at);
+        if let Some(free_at) = free_at {
+            state.ended = free_at.duration_since(now) > longest;
+            return if state.ended { Next::End } else { Next::Wait(Some(free_at)) };
         }
         let lease = batch.lease;
         let Some(url) = batch.urls.pop_front() else { return Next::Wait(None) };
@@ -305,6 +309,15 @@ impl Work {
         self.lock().news.take()
     }
 
+    /// The same for when no report is to carry it: with the delay that the host asks for.
+    pub(super) fn untold(&self) -> Option<HostTold> {
+        let mut state = self.lock();
+        let news = state.news.take()?;
+        let rules = state.rules.as_ref().map(|held| &held.rules.rules);
+        let delay = rules.map(|rules| millis(rules.crawl_delay().unwrap_or_default()));
+        Some(HostTold { host: Some(self.host), news: Some(news), host_delay_ms: delay })
+    }
+
     /// No line fetches before this.
     pub(super) fn hold(&self, until: Instant) {
         let mut state = self.lock();
@@ -383,6 +396,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3_600);
 
     fn batch(token: u64, urls: usize) -> Batch {
         let url = |n| LeasedUrl { url: format!("http://h.test/{n}"), ..LeasedUrl::default() };
@@ -394,11 +408,11 @@ mod tests {
     async fn what_waits_for_its_turn_can_be_wanted_back() {
         let work = Work::of(batch(1, 3));
         let now = Instant::now();
-        let task = work.next(None).await.unwrap();
+        let task = work.next(None, HOUR).await.unwrap();
         assert!(work.begin(Token(1), now, Duration::ZERO));
         work.done(task.lease.token);
         let waits = async {
-            let next = work.next(Some(now + SECOND * 60)).await;
+            let next = work.next(Some(now + SECOND * 60), HOUR).await;
             (next.is_none(), now.elapsed())
         };
         let recall = async {
@@ -414,28 +428,28 @@ mod tests {
         let work = Work::of(batch(1, 1));
         let now = Instant::now();
         work.hold(now + SECOND);
-        let task = work.next(None).await.unwrap();
+        let task = work.next(None, HOUR).await.unwrap();
         assert_eq!(now.elapsed(), SECOND);
         work.hold(now + SECOND * 3);
         assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO), "the host is not free");
         assert!(work.put_back(task));
-        let task = work.next(None).await.unwrap();
+        let task = work.next(None, HOUR).await.unwrap();
         assert_eq!(now.elapsed(), SECOND * 3);
         assert_eq!(work.forget(Token(1)), 0, "it is under way");
         assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO));
         assert!(!work.put_back(task));
-        assert!(work.next(None).await.is_none());
+        assert!(work.next(None, HOUR).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lane_that_ends_gives_back_what_is_under_way_too() {
         let work = Work::of(batch(1, 1));
         assert!(work.add(batch(2, 1)).is_ok());
-        let task = work.next(None).await.unwrap();
+        let task = work.next(None, HOUR).await.unwrap();
         assert_eq!(work.end(), [Token(1), Token(2)]);
         assert!(!work.begin(Token(1), Instant::now(), Duration::ZERO), "others do not ask again");
         assert!(!work.put_back(task));
-        assert!(work.next(None).await.is_none());
+        assert!(work.next(None, HOUR).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -444,7 +458,7 @@ mod tests {
         let began = Instant::now();
         let line = async || {
             let mut times = Vec::new();
-            while let Some(task) = work.next(None).await {
+            while let Some(task) = work.next(None, HOUR).await {
                 if work.begin(Token(1), Instant::now(), SECOND * 5) {
                     times.push(began.elapsed().as_secs());
                     tokio::time::sleep(SECOND * 60).await;
@@ -456,5 +470,20 @@ mod tests {
             times
         };
         assert_eq!(tokio::join!(line(), line(), line()), (vec![0], vec![5], vec![10]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_too_long_ends_the_lane_and_what_is_left_goes_back() {
+        let work = Work::of(batch(1, 3));
+        let now = Instant::now();
+        let task = work.next(None, SECOND * 5).await.unwrap();
+        work.done(task.lease.token);
+        let task = work.next(Some(now + SECOND * 5), SECOND * 5).await.unwrap();
+        assert_eq!(now.elapsed(), SECOND * 5, "that is waited out");
+        work.done(task.lease.token);
+        assert!(work.next(Some(now + SECOND * 11), SECOND * 5).await.is_none());
+        assert_eq!(now.elapsed(), SECOND * 5);
+        assert_eq!(work.end(), [Token(1)]);
+        assert_eq!(work.forget(Token(1)), 1);
     }
 }

@@ -12,9 +12,9 @@ use trawl_shared::{
 
 use super::{
     super::{
-        Batch, Frontier, HandBack, HostNews, Judgement, LeaseRequest, Moment, Outcome, Report,
-        RobotsNews,
-        model::{PLACE, answered, frontier, lend, limits, spec, submit, urls},
+        Batch, Frontier, HandBack, HostNews, HostTold, Judgement, LeaseRequest, Moment, Outcome,
+        Report, RobotsNews,
+        model::{PLACE, answer, answered, frontier, lend, limits, spec, submit, urls},
     },
     HostChange,
 };
@@ -228,6 +228,52 @@ fn a_host_that_fails_too_often_in_a_row_is_given_up() {
 }
 
 #[test]
+fn what_came_of_a_robots_txt_holds_also_if_its_host_is_given_back_without_a_report() {
+    let seeds = seeds("a", 3);
+    let mut frontier = frontier(spec(), &refs(&seeds));
+    let told = |at, news, delay, secs: u64| {
+        let delay = Some(Duration::from_secs(delay));
+        [HostTold { at, news, delay, told_at: 1_000_000 + secs * 1_000 }]
+    };
+    let robots = |robots| HostNews { robots: Some(robots), ..HostNews::default() };
+    let (_, batch) = next_lent(&mut frontier, 0);
+    let found = robots(RobotsNews::Found(b"zlib".to_vec()));
+    let found = told(batch.at, found, 600, 1);
+    frontier.note_told("somebody else", &found, at(1)).unwrap();
+    assert_eq!(frontier.robots(batch.at.host).unwrap(), None);
+    frontier.note_told("w", &found, at(1)).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(1)).unwrap();
+    frontier.commit(at(1)).unwrap();
+    let (mut frontier, _) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    let (lent_at, batch) = next_lent(&mut frontier, 1);
+    assert_eq!(lent_at, 601);
+    assert_eq!(batch.robots.map(|row| row.fetched_at), Some(1_001_000));
+
+    let retry_after = Some(Duration::from_secs(3_600));
+    let gone = robots(RobotsNews::Unavailable("status 503".into()));
+    let gone = HostNews { retry_after, troubled: true, ..gone };
+    let gone = told(batch.at, gone, 0, 601);
+    frontier.note_told("w", &gone, at(601)).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(601)).unwrap();
+    assert_eq!(next_lent(&mut frontier, 601).0, 601 + 3_600);
+    let account = frontier.host_account(&key("a"), at(601)).unwrap();
+    assert_eq!(account.gate.trouble, "status 503");
+}
+
+#[test]
+fn a_host_that_was_given_up_is_tried_again_by_all_crawls_when_people_say_so() {
+    let seeds = seeds("a", 300);
+    let spec = CrawlSpec { host_attempts: 1, ..spec() };
+    let mut frontier = frontier(spec, &refs(&seeds));
+    let (_, batch) = next_lent(&mut frontier, 0);
+    report(&mut frontier, &batch, refused(), troubled(), 0);
+    let rested = HostChange { rested: true, ..HostChange::default() };
+    frontier.change_host(&key("a"), rested).unwrap();
+    assert_eq!(next_lent(&mut frontier, 0).0, 1, "it is tried, and its queue is not ended");
+    assert_eq!(frontier.status(None)[0].outcomes, []);
+}
+
+#[test]
 fn a_slow_host_is_asked_less_often() {
     let mut frontier = frontier(
         CrawlSpec { delay: Span::secs(2), ..spec() },
@@ -410,6 +456,77 @@ fn a_group_that_the_crawl_names_has_a_budget_and_a_rest_of_its_own() {
     report(&mut frontier, &first[0], answered(200), HostNews::default(), 5);
     assert_eq!(lend(&mut frontier, 14), [], "its place rests");
     assert_eq!(urls(&lend(&mut frontier, 15)), ["http://two.example/"]);
+}
+
+#[test]
+fn the_rest_of_a_group_outlives_a_restart_although_one_of_its_hosts_is_lent_then() {
+    let rule = GroupRule {
+        name: "owner".into(),
+        hosts: vec!["*.one.example".parse().unwrap()],
+        hosts_at_once: 2,
+        delay: Span::secs(10),
+    };
+    let spec = CrawlSpec { groups: vec![rule], ..spec() };
+    let seeds: Vec<String> = (0..4).map(|n| format!("http://{n}.one.example/")).collect();
+    let mut frontier = frontier(spec, &refs(&seeds));
+    let lent = lend(&mut frontier, 0);
+    assert_eq!(lent.len(), 2);
+    report(&mut frontier, &lent[0], answered(200), HostNews::default(), 5);
+    let (mut frontier, now) = Frontier::open(frontier.into_store(), limits(), "").unwrap();
+    assert_eq!(now, at(5));
+    assert_eq!(lend(&mut frontier, 14), [], "a place rests, and the other one is taken");
+    assert_eq!(lend(&mut frontier, 15).len(), 1);
+}
+
+#[test]
+fn a_group_that_nothing_was_lent_of_is_forgotten() {
+    let spec = CrawlSpec { depth: Some(5), ..spec() };
+    let mut frontier = frontier(spec, &["http://a.example/", "http://b.example/"]);
+    let lent = lend(&mut frontier, 0);
+    let links: Vec<String> = (0..20).map(|n| format!("http://www.site{n}.test/")).collect();
+    answer(&mut frontier, &lent[..1], &refs(&links), 1);
+    // Each is called, and found to lie deeper than the crawl has come.
+    assert_eq!(lend(&mut frontier, 2), []);
+    assert_eq!(frontier.groups_in_memory(), 1, "that of the host that is lent");
+}
+
+#[test]
+fn a_host_in_a_groups_line_says_so_and_is_not_due() {
+    let seeds: Vec<String> = (0..2).map(|n| format!("http://h{n}.farm.example/")).collect();
+    let spec = CrawlSpec { group_hosts: 1, ..spec() };
+    let mut frontier = frontier(spec, &refs(&seeds));
+    let lent = lend(&mut frontier, 0);
+    assert_eq!(lent.len(), 1);
+    let waits = |frontier: &Memory| {
+        let hosts = frontier.hosts(None, "", 10, at(1)).0;
+        hosts.into_iter().find(|host| host.key != lent[0].host_key).unwrap()
+    };
+    let status = waits(&frontier);
+    assert!(status.rests.contains("at the same time"), "{status:?}");
+    assert_eq!(status.ready, None);
+    report(&mut frontier, &lent[0], answered(200), HostNews::default(), 1);
+    let status = waits(&frontier);
+    assert_eq!((status.rests.as_str(), status.ready), ("", Some(at(0))));
+}
+
+#[test]
+fn no_more_is_lent_of_a_host_whose_waits_are_long() {
+    let seeds = seeds("a", 20);
+    let mut frontier = frontier(spec(), &refs(&seeds));
+    let (_, batch) = next_lent(&mut frontier, 0);
+    let more = LeaseRequest { worker: "w".into(), hosts: 0, extend: vec![batch.at], crawl: None };
+    assert_eq!(frontier.lease(&more, at(0)).unwrap().len(), 1);
+    let delay = HostChange { delay: Some(Some(limits().lease / 2)), ..HostChange::default() };
+    frontier.change_host(&key("a"), delay).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(1)).unwrap();
+    let (now, _) = next_lent(&mut frontier, 1);
+    assert_eq!(frontier.lease(&more, at(now)).unwrap().len(), 1, "they fit into its lease");
+    let delay = limits().lease / 2 + Duration::from_secs(1);
+    let delay = HostChange { delay: Some(Some(delay)), ..HostChange::default() };
+    frontier.change_host(&key("a"), delay).unwrap();
+    frontier.hand_back("w", &HandBack::All, at(now)).unwrap();
+    let (now, _) = next_lent(&mut frontier, now);
+    assert_eq!(frontier.lease(&more, at(now)).unwrap(), []);
 }
 
 #[test]
