@@ -175,7 +175,7 @@ impl Fetch for View {
         let visits = self.web.lock().iter().filter(|visit| visit.url == url.as_str()).count();
         if visits <= answer.failures as usize {
             if !answer.is_polite {
-                return Err(FetchError::Broken { cause: "as it was told to".to_owned() });
+                return Err(FetchError::Broken { cause: "as it was told to".into() });
             }
             // Hosts have clocks of their own, which nobody steps.
             let host_now = SystemTime::UNIX_EPOCH + now();
