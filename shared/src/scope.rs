@@ -70,6 +70,8 @@ impl Way {
 pub struct Scope {
     kind: ScopeKind,
     anchors: HashSet<String>,
+    /// Bytes of the longest.
+    anchor_bytes: usize,
     include: RegexSet,
     exclude: RegexSet,
     depth_max: Option<u32>,
@@ -126,9 +128,11 @@ impl Scope {
         spec: &CrawlSpec,
         anchors: impl IntoIterator<Item = String>,
     ) -> Result<Self, SpecError> {
+        let anchors: HashSet<String> = anchors.into_iter().collect();
         Ok(Self {
             kind: spec.scope,
-            anchors: anchors.into_iter().collect(),
+            anchor_bytes: anchors.iter().map(String::len).max().unwrap_or(0),
+            anchors,
             include: patterns("include", &spec.include)?,
             exclude: patterns("exclude", &spec.exclude)?,
             depth_max: spec.depth,
@@ -194,8 +198,10 @@ impl Scope {
             ScopeKind::Prefix => {
                 // Its directories, from the root on.
                 let place = format!("{}{}", url.authority(), url.path());
-                let mut slashes = place.match_indices('/').map(|(at, _)| &place[..=at]);
-                slashes.find_map(listed)
+                let directories = place.match_indices('/').map(|(at, _)| &place[..=at]);
+                // A path of thousands of slashes is not looked up as often.
+                let mut short = directories.take_while(|it| it.len() <= self.anchor_bytes);
+                short.find_map(listed)
             }
         }
     }

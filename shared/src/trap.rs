@@ -45,9 +45,10 @@ pub struct TrapSpec {
     /// Templates of a host that are counted each by itself; further ones are counted
     /// together.
     pub templates: u32,
-    /// Hosts of one registrable domain at most that pages are fetched of.
+    /// Hosts of one registrable domain that a page was fetched of, after which no further
+    /// one is taken in.
     pub domain_hosts: u64,
-    /// Hosts of one registrable domain at most whose first page brings nothing new.
+    /// Hosts of one registrable domain at most whose first text brings nothing new.
     pub alike_hosts: u64,
     /// URLs in quarantine at most; further ones that are caught as they are found are
     /// counted and forgotten, those that wait by then are given up.
@@ -281,7 +282,7 @@ impl Template {
 
     /// Sets of parameters of one path that are templates by themselves; beyond, all
     /// combinations count.
-    pub const SETS_MAX: u32 = 20;
+    pub const SETS_MAX: usize = 20;
 }
 
 /// Different parameters of a query from which on it is one of a set of its own.
@@ -292,7 +293,7 @@ const COMBINED_KEYS: usize = 3;
 struct Shape {
     text: String,
     is_varied: bool,
-    /// The query's parameters, without those of sessions.
+    /// The names of the query's parameters.
     keys: BTreeSet<String>,
     has_session: bool,
     /// Whether something of it speaks of dates.

@@ -74,7 +74,7 @@ pub(crate) struct Worker<F> {
     /// Where hosts are, for the master to hear before it lends them again.
     found: Mutex<Vec<HostAddress>>,
     /// What came of hosts' robots.txt and no report tells, likewise.
-    told: Mutex<Vec<HostTold>>,
+    told: Mutex<Vec<(Life, HostTold)>>,
     hand_back: Notify,
     /// Told when the worker may lease again after it had to drain.
     undrained: Notify,
@@ -442,7 +442,8 @@ impl<F: Fetch> Worker<F> {
 
     /// Has the master told what came of a host's robots.txt, before the host is handed back.
     pub(crate) fn tell_news(&self, told: HostTold) {
-        lock(&self.told).push(told);
+        let life = *lock(&self.life);
+        lock(&self.told).push((life, told));
         self.hand_back.notify_one();
     }
 
@@ -453,17 +454,22 @@ impl<F: Fetch> Worker<F> {
         /// Hosts that are told of in one message, which has room for several times as many.
         const TOLD_MAX: usize = 4;
         let mut tokens = std::mem::take(&mut *lock(&self.wanted_back));
-        let found = std::mem::take(&mut *lock(&self.found));
+        let mut found = std::mem::take(&mut *lock(&self.found));
         let mut told = std::mem::take(&mut *lock(&self.told));
+        // Another master knows other hosts by the same numbers.
+        let life = self.master.life();
+        told.retain(|(of, _)| *of == life);
         if tokens.is_empty() && found.is_empty() && told.is_empty() {
             return true;
         }
         loop {
-            let some: Vec<_> = told.iter().take(TOLD_MAX).cloned().collect();
+            let some: Vec<_> = told.iter().take(TOLD_MAX).map(|(_, told)| told.clone()).collect();
             let (count, is_last) = (some.len(), told.len() <= TOLD_MAX);
-            let back = if is_last { std::mem::take(&mut tokens) } else { Vec::new() };
-            let found = if is_last { found.clone() } else { Vec::new() };
-            match self.master.hand_back(back, found, some).await {
+            let (back, places) = match is_last {
+                true => (tokens.clone(), found.clone()),
+                false => (Vec::new(), Vec::new()),
+            };
+            match self.master.hand_back(back, places, some).await {
                 Ok(()) if is_last => return true,
                 Ok(()) => drop(told.drain(..count)),
                 Err(error) => {
@@ -472,6 +478,8 @@ impl<F: Fetch> Worker<F> {
                         return true;
                     }
                     lock(&self.told).append(&mut told);
+                    lock(&self.wanted_back).append(&mut tokens);
+                    lock(&self.found).append(&mut found);
                     return false;
                 }
             }

@@ -129,21 +129,20 @@ impl<'a, F: Fetch> Source<'a, F> {
             let (rules, age) = self.asked().await?;
             (rules, left(age)?)
         } else {
-            // One that was too old when the host was lent is gone by only where the host was
-            // asked in vain lately, by whatever worker.
+            // A robots.txt that is too old holds on only if the host was asked for a new one
+            // less than an hour ago, by whatever worker, and did not give it.
             let left = ASK_AGAIN.checked_sub(millis(state.failed_ms?))?;
-            (self.former(state).await?, left)
+            (self.last_known(state).await?, left)
         };
         Some(self.worker.robots.insert(self.key.clone(), rules, now + left))
     }
 
     /// The rules of a host that does not give its robots.txt: the last that were had, or
     /// none at all after so long.
-    async fn former(&self, state: RobotsState) -> Option<Rules> {
-        if state.age_ms.is_some()
-            && let Some((rules, _)) = self.asked().await
-        {
-            return Some(rules);
+    async fn last_known(&self, state: RobotsState) -> Option<Rules> {
+        if state.age_ms.is_some() {
+            // Who had one is held to it, also while the master cannot be asked for it.
+            return self.asked().await.map(|(rules, _)| rules);
         }
         let unavailable = state.unavailable_ms.map(millis)?;
         (unavailable >= UNAVAILABLE_MAX).then(Rules::allow_all)
@@ -162,7 +161,7 @@ impl<'a, F: Fetch> Source<'a, F> {
             // Its pages would fail for the same reason.
             Err(error) => return Err(error),
         };
-        let rules = self.former(self.state.unwrap_or_default()).await.ok_or(error)?;
+        let rules = self.last_known(self.state.unwrap_or_default()).await.ok_or(error)?;
         Ok(keep(rules, now + ASK_AGAIN))
     }
 

@@ -71,7 +71,7 @@ pub(super) async fn crawls(operator: &Operator) -> Result<Exit, Failure> {
 /// Shows where the crawls stand.
 pub(super) async fn status(operator: &Operator, args: &StatusArgs) -> Result<Exit, Failure> {
     if args.wait || args.watch {
-        operator.not_alone(if args.wait { "--wait" } else { "--watch" })?;
+        operator.refuse_alone(if args.wait { "--wait" } else { "--watch" })?;
     }
     let name = args.name.as_deref().unwrap_or_default();
     let mut status = operator.status(name, Duration::ZERO).await?;

@@ -9,6 +9,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -23,6 +24,9 @@ use crate::{
     exit::{Exit, Failure},
     source,
 };
+
+/// How long leases last that a master of our own finds.
+const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Args, Debug)]
 pub(crate) struct WhomArgs {
@@ -57,13 +61,13 @@ impl WhomArgs {
 
 /// Whoever uses a data directory, or a master of our own.
 async fn of_data(data: &Path) -> Result<Operator, Failure> {
-    let config = MasterConfig::new(data.to_owned());
+    let mut config = MasterConfig::new(data.to_owned());
+    // What is lent stays so, however long the question takes: it is not ours to take back.
+    config.limits.lease = LEASE;
     match Master::start_existing(config) {
         Ok(mut master) => {
-            // Others may ask meanwhile.
-            if let Some(local) = master.serve_local() {
-                tokio::spawn(local);
-            }
+            // It listens to nobody else, since it will be gone in a moment.
+            drop(master.serve_local());
             let control = connect::control(connect::in_process(master.control_service()));
             Ok(Operator { control, url: data.display().to_string(), own: Some(Box::new(master)) })
         }
@@ -75,11 +79,6 @@ async fn of_data(data: &Path) -> Result<Operator, Failure> {
 }
 
 impl Operator {
-    /// Whether nobody works for the one that is asked.
-    pub(super) fn is_alone(&self) -> bool {
-        self.own.is_some()
-    }
-
     /// Ends a master that was there for the question.
     ///
     /// # Errors
@@ -91,12 +90,12 @@ impl Operator {
         }
     }
 
-    /// Refuses what would never come to an end.
+    /// Refuses an option that would never come to an end.
     ///
     /// # Errors
     /// If nobody works for the one that is asked.
-    pub(super) fn not_alone(&self, option: &str) -> Result<(), Failure> {
-        if !self.is_alone() {
+    pub(super) fn refuse_alone(&self, option: &str) -> Result<(), Failure> {
+        if self.own.is_none() {
             return Ok(());
         }
         let message = format!("{option}: nobody uses {}, so that nothing changes there", self.url);

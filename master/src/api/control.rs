@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use trawl_proto::v1::{
     self, DrainReply, DrainRequest, ExportRequest, HostReply, HostRequest, HostsReply,
@@ -20,7 +21,7 @@ use super::{
     host::{self, host_status},
     millis,
     pages::{self, Exports},
-    walk, why,
+    source, walk, why,
 };
 use crate::{
     crawl::{Crawls, Inmates, Quarantine, Submission, Tally},
@@ -175,8 +176,9 @@ impl v1::control_server::Control for ControlApi {
         let canon_rules = CrawlUrl::changed_by(&url).into_iter().map(str::to_owned).collect();
         let url = checked_url("URL", &url)?;
         let mut crawls = Vec::new();
+        let search_until = Instant::now() + source::SEARCHES_MAX;
         for view in self.crawls.why(some(crawl), url.clone()).await?? {
-            crawls.push(why::told(&self.crawls, view, search_from).await?);
+            crawls.push(why::told(&self.crawls, view, search_from, search_until).await?);
         }
         let canonical = url.as_str().to_owned();
         Ok(Response::new(WhyReply { canonical, crawls, canon_rules }))

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use tokio::{sync::Semaphore, task::spawn_blocking, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 use trawl_proto::v1::SearchPoint;
 use trawl_shared::{
     page::PageMeta,
@@ -16,9 +20,10 @@ use crate::{
     pages::{CrawlPages, ReadError, Scan},
 };
 
-/// How long one call may look through the pages of a crawl. Another one may go on where it
-/// ended.
+/// How long one call may look through the pages of a crawl, and of all crawls. Another one
+/// may go on where it ended.
 const SEARCH_MAX: Duration = Duration::from_secs(3);
+pub(super) const SEARCHES_MAX: Duration = Duration::from_secs(30);
 
 /// One search at a time, so that questions leave the machine to the crawl.
 static SEARCHING: Semaphore = Semaphore::const_new(1);
@@ -41,20 +46,24 @@ pub(super) struct Search {
 pub(super) struct Source {
     /// The first page that leads to it; empty if none was found.
     pub(super) via: String,
-    /// Why it was not taken in, in one sentence; empty if pages are left to look at.
+    /// Why it was not taken in, in one sentence; empty if nothing tells, or pages are left
+    /// to look at.
     pub(super) reason: String,
     /// Where to go on, if pages are left to look at.
     pub(super) next: Option<SearchPoint>,
 }
 
-/// Looks through the pages of a crawl, in the order in which they were stored.
-pub(super) async fn find(pages: &CrawlPages, search: Search) -> Source {
+/// Looks through the pages of a crawl, in the order in which they were stored, `until` then at
+/// the latest.
+pub(super) async fn find(pages: &CrawlPages, search: Search, until: Instant) -> Source {
     let pages = pages.clone();
-    // It is never closed.
-    let Ok(turn) = SEARCHING.acquire().await else { return Source::default() };
+    let Ok(Ok(turn)) = timeout_at(until, SEARCHING.acquire()).await else {
+        let beginning = SearchPoint { segment: 1, ..SearchPoint::default() };
+        return Source { next: search.from.or(Some(beginning)), ..Source::default() };
+    };
     let searched = spawn_blocking(move || {
         let _turn = turn;
-        look_through(&pages, &search, Instant::now() + SEARCH_MAX)
+        look_through(&pages, &search, until.min(Instant::now() + SEARCH_MAX))
     });
     match searched.await {
         Ok(Ok(source)) => source,
@@ -121,7 +130,8 @@ impl Search {
                 && CrawlUrl::parse(other).is_ok_and(|other| *canon.of(&other) == self.url)
     }
 
-    /// Why the URL was not taken in that the page leads to; none if it does not lead there.
+    /// Why the URL was not taken in that the page leads to, empty if the page does not tell;
+    /// none if it does not lead there.
     fn refusal(&self, meta: &PageMeta) -> Option<String> {
         let is_redirect = meta.location.as_deref().is_some_and(|to| self.is_it(to));
         let link = meta.outlinks.iter().find(|link| self.is_it(&link.url));
@@ -144,7 +154,7 @@ impl Search {
                 let most = reach.redirects;
                 format!("{hops} redirects in a row lead to it, and the crawl follows {most}")
             }
-            None => "a page leads to it, and it was not taken in".to_owned(),
+            None => String::new(),
         })
     }
 }
@@ -181,7 +191,7 @@ mod tests {
         let mut meta = page(1);
         meta.outlinks[0].nofollow = true;
         assert_eq!(because(&meta), "a page leads to it, and asks not to follow that link");
-        assert_eq!(because(&page(1)), "a page leads to it, and it was not taken in");
+        assert_eq!(because(&page(1)), "");
         let meta = PageMeta { hops: 5, location: Some(url.to_owned()), ..PageMeta::default() };
         assert_eq!(because(&meta), "6 redirects in a row lead to it, and the crawl follows 5");
         assert_eq!(search.refusal(&PageMeta::default()), None);
@@ -194,7 +204,7 @@ mod tests {
         let page = |off_site| PageMeta { off_site, outlinks: outlinks.clone(), ..<_>::default() };
         let because = |meta: &PageMeta| search(url, &[]).refusal(meta).unwrap();
         assert!(because(&page(1)).starts_with("its scope does not admit it: "));
-        assert_eq!(because(&page(0)), "a page leads to it, and it was not taken in");
+        assert_eq!(because(&page(0)), "");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is known of a URL, put into a message: what the frontier told, and what
 //! stands in the page's own records.
 
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::Instant};
 use tonic::Status;
 use trawl_proto::v1::{self, SearchPoint, WhyCrawl};
 use trawl_shared::{
@@ -26,11 +26,12 @@ use crate::{
 };
 
 /// One crawl's account of a URL as a message. If the crawl did not take it in, its pages are
-/// searched from there on for one that leads to it.
+/// searched for one that leads to it, from there on and until then at the latest.
 pub(super) async fn told(
     crawls: &Crawls,
     view: AccountView,
     search_from: Option<SearchPoint>,
+    search_until: Instant,
 ) -> Result<WhyCrawl, Status> {
     let AccountView { account, due, lease_left, pages } = view;
     let canonical = account.canonical.url.clone();
@@ -59,10 +60,12 @@ pub(super) async fn told(
         State::Unknown => {
             told.state = "unknown".into();
             let search = Search::new(canonical, account.reach, search_from);
-            let source = source::find(&pages, search).await;
-            // Who leads to it is known then, and from how far.
-            if told.reason.is_empty() || !source.via.is_empty() {
+            let source = source::find(&pages, search, search_until).await;
+            // From how far a page leads to it says more than its place alone.
+            if !source.reason.is_empty() && (told.reason.is_empty() || !source.via.is_empty()) {
                 told.reason = source.reason;
+            } else if told.reason.is_empty() && !source.via.is_empty() {
+                told.reason = "a page leads to it, and it was not taken in".to_owned();
             }
             told.via = source.via;
             told.search_next = source.next;

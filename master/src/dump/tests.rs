@@ -86,9 +86,18 @@ fn what_was_caught_and_counted_has_its_words() {
     let queued = QueueRow { off_site: 2, exempt: true, ..QueueRow::default() };
     let mut store = MemoryStore::default();
     let changes = vec![
-        (keys::pattern(at, 7), Some(PatternRow { pages: 3, alike: 2, sets: 1 }.encode_to_vec())),
-        (keys::domain(1, 7), Some(DomainRow { hosts: 3, alike: 2 }.encode_to_vec())),
-        (keys::host(at), Some(HostRow { is_counted: true, ..HostRow::default() }.encode_to_vec())),
+        (
+            keys::pattern(at, 7),
+            Some(PatternRow { pages: 3, alike: 2, sets: vec![1, u64::MAX] }.encode_to_vec()),
+        ),
+        (keys::domain(1, 7), Some(DomainRow { hosts: 3, alike: 2, visited: 1 }.encode_to_vec())),
+        (
+            keys::host(at),
+            Some(
+                HostRow { is_counted: true, is_compared: true, ..HostRow::default() }
+                    .encode_to_vec(),
+            ),
+        ),
         (
             keys::url(at, &UrlId::of("x")),
             Some(UrlRow { state: Some(UrlState::Ended(ended)) }.encode_to_vec()),

@@ -91,12 +91,15 @@ pub(super) enum Words {
         pages: u64,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_counted: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_compared: bool,
     },
     Domain {
         crawl: u32,
         domain: Hex,
         hosts: u64,
         alike: u64,
+        visited: u64,
     },
     Queue {
         crawl: u32,
@@ -125,8 +128,8 @@ pub(super) enum Words {
         pattern: Hex,
         pages: u64,
         alike: u32,
-        #[serde(default, skip_serializing_if = "is_zero")]
-        sets: u32,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sets: Vec<u64>,
     },
     Lease {
         token: u64,
@@ -355,19 +358,23 @@ impl Words {
                 let key = keys::digest(*crawl, sha1.0.as_slice().try_into().ok()?);
                 Some((key, Some(page.bytes()?)))
             }
-            Self::Host { crawl, host, key, delay_ms, queued, pages, is_counted } => row(
-                keys::host(HostRef { crawl: *crawl, host: *host }),
-                &HostRow {
-                    key: key.clone(),
-                    delay_ms: *delay_ms,
-                    queued: *queued,
-                    pages: *pages,
-                    is_counted: *is_counted,
-                },
-            ),
-            Self::Domain { crawl, domain, hosts, alike } => {
+            Self::Host { crawl, host, key, delay_ms, queued, pages, is_counted, is_compared } => {
+                row(
+                    keys::host(HostRef { crawl: *crawl, host: *host }),
+                    &HostRow {
+                        key: key.clone(),
+                        delay_ms: *delay_ms,
+                        queued: *queued,
+                        pages: *pages,
+                        is_counted: *is_counted,
+                        is_compared: *is_compared,
+                    },
+                )
+            }
+            Self::Domain { crawl, domain, hosts, alike, visited } => {
                 let domain = u64::from_be_bytes(domain.0.as_slice().try_into().ok()?);
-                row(keys::domain(*crawl, domain), &DomainRow { hosts: *hosts, alike: *alike })
+                let counted = DomainRow { hosts: *hosts, alike: *alike, visited: *visited };
+                row(keys::domain(*crawl, domain), &counted)
             }
             Self::Queue {
                 crawl,
@@ -405,7 +412,7 @@ impl Words {
             Self::Pattern { crawl, host, pattern, pages, alike, sets } => {
                 let at = HostRef { crawl: *crawl, host: *host };
                 let pattern = u64::from_be_bytes(pattern.0.as_slice().try_into().ok()?);
-                let counted = PatternRow { pages: *pages, alike: *alike, sets: *sets };
+                let counted = PatternRow { pages: *pages, alike: *alike, sets: sets.clone() };
                 row(keys::pattern(at, pattern), &counted)
             }
             Self::Lease { token, crawl, host, worker, slots, longer_wait_ms } => row(
@@ -517,14 +524,15 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
         }
         b'O' => {
             let HostRef { crawl, host } = keys::host_of(key)?;
-            let HostRow { key, delay_ms, queued, pages, is_counted } =
+            let HostRow { key, delay_ms, queued, pages, is_counted, is_compared } =
                 HostRow::decode(value).ok()?;
-            Words::Host { crawl, host, key, delay_ms, queued, pages, is_counted }
+            Words::Host { crawl, host, key, delay_ms, queued, pages, is_counted, is_compared }
         }
         b'N' => {
             let (crawl, domain) = keys::domain_of(key)?;
-            let DomainRow { hosts, alike } = DomainRow::decode(value).ok()?;
-            Words::Domain { crawl, domain: Hex(domain.to_be_bytes().to_vec()), hosts, alike }
+            let DomainRow { hosts, alike, visited } = DomainRow::decode(value).ok()?;
+            let domain = Hex(domain.to_be_bytes().to_vec());
+            Words::Domain { crawl, domain, hosts, alike, visited }
         }
         b'Q' => {
             let HostRef { crawl, host } = keys::host_of(key)?;

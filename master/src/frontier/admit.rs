@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 use serde::{Deserialize, Serialize};
 use trawl_shared::{
     canon::Canon,
+    outcome::Class,
     rules::Rules,
     scope::{Scope, Way},
     spec::{CrawlSpec, SpecError},
@@ -167,7 +168,14 @@ impl<S: Store> Frontier<S> {
         let row: Option<UrlRow> = self.changes.get(&self.store, &keys::url(at, &id))?;
         match row.and_then(|row| row.state) {
             Some(UrlState::Ended(row)) if !row.trap.is_empty() => {
-                self.release(at, &id, Release::Retry, now)?;
+                let was_inside = self.release(at, &id, Release::Retry, now)?;
+                let was_dropped = row.class == u32::from(Class::Dropped.number());
+                if !was_inside && was_dropped {
+                    if let Some(crawl) = self.crawls.get_mut(&number) {
+                        crawl.uncount(Class::Dropped);
+                    }
+                    self.queue_again(at, &id, row, now)?;
+                }
             }
             Some(UrlState::Pending(slot)) => {
                 let slot = Slot::decode(&slot).ok_or_else(|| super::damaged("a URL's place"))?;

@@ -315,7 +315,7 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Takes note of the delay that a host asks a crawl for.
-    fn note_asked_delay(&mut self, at: HostRef, delay: Duration) {
+    pub(super) fn note_asked_delay(&mut self, at: HostRef, delay: Duration) {
         let delay_ms = super::millis(delay);
         if let Some(host) = self.hosts.get_mut(&at)
             && host.row.delay_ms != delay_ms

@@ -130,7 +130,7 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Puts an ended URL back into its queue.
-    fn queue_again(
+    pub(super) fn queue_again(
         &mut self,
         at: HostRef,
         id: &UrlId,

@@ -183,7 +183,9 @@ impl<S: Store> Frontier<S> {
         chance: f64,
     ) -> Result<Verdict, FrontierError> {
         self.load_host(report.at)?;
-        self.note_host_delay(&report);
+        if let Some(delay) = report.host_delay {
+            self.note_asked_delay(report.at, delay);
+        }
         if let Some(news) = &report.news {
             self.note_news(report.at, news, report.trouble(), now);
             if let Some(robots) = &news.robots {
@@ -267,17 +269,6 @@ impl<S: Store> Frontier<S> {
             return Ok(Vec::new());
         }
         Ok(first.filter(|first| *first != this).unwrap_or_default())
-    }
-
-    fn note_host_delay(&mut self, report: &Report) {
-        let Some(host) = self.hosts.get_mut(&report.at) else { return };
-        let Some(delay) = report.host_delay else { return };
-        let delay_ms = super::millis(delay);
-        if host.row.delay_ms != delay_ms {
-            host.row.delay_ms = delay_ms;
-            self.touched.insert(report.at);
-        }
-        self.note_robots_delay(report.at.host, delay_ms);
     }
 
     /// A host was fetched from under a lease that had run out: it waits from now on.

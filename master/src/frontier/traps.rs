@@ -73,7 +73,8 @@ impl<'f> Judge<'f> {
         let traps = &crawl.spec.traps;
         let lent = lent as u64;
         // As long as nothing is counted, only many at once can be too many.
-        let is_close = patterns > 0 || lent + most as u64 > traps.template_pages;
+        let least = traps.template_pages.min(traps.plain_pages);
+        let is_close = patterns > 0 || lent + most as u64 > least;
         Self {
             crawl,
             host_key: host_key.to_owned(),
@@ -183,7 +184,7 @@ impl Counted {
     ) -> Result<Self, StoreError> {
         if let Some(all) = &template.combined {
             let row = row(all.key)?.unwrap_or_default();
-            if row.sets > Template::SETS_MAX {
+            if row.sets.len() > Template::SETS_MAX {
                 return Ok(Self { key: all.key, row, counts_all: true });
             }
         }
@@ -276,8 +277,7 @@ impl<S: Store> Frontier<S> {
             true => CrawlUrl::parse(&url).ok().map(|url| Template::of(&url)),
             false => None,
         };
-        let is_first = host.row.pages == 0 && class == Class::Ok;
-        if is_first && spec.traps.enabled {
+        if spec.traps.enabled && class.is_page() {
             self.count_first_page(at, print)?;
         }
         if let Some(key) = budget {
@@ -299,32 +299,36 @@ impl<S: Store> Frontier<S> {
         traps: &TrapSpec,
     ) -> Result<(), StoreError> {
         let is_full = is_full(self.pattern_count(at)?, traps);
-        let has_row = self.pattern(at, template.key)?.is_some();
-        match &template.combined {
-            Some(all) if !has_row && !is_full => {
-                let sets = self.pattern(at, all.key)?.unwrap_or_default().sets;
-                if sets <= Template::SETS_MAX {
-                    self.change_pattern(at, template.key, |row| row.sets = 1)?;
-                    self.change_pattern(at, all.key, |row| row.sets += 1)?;
-                }
+        if let Some(all) = &template.combined {
+            let row = self.pattern(at, all.key)?;
+            let may_have_one = row.is_some() || !is_full;
+            let sets = row.unwrap_or_default().sets;
+            if may_have_one && sets.len() <= Template::SETS_MAX && !sets.contains(&template.key) {
+                self.change_pattern(at, all.key, |row| row.sets.push(template.key))?;
             }
-            // What is new takes off a count, and there is none: so it is on most sites.
-            None if !has_row && !is_full && is_new && !template.counts_all => return Ok(()),
-            _ => {}
+        } else if is_new && !template.counts_all && !is_full {
+            // What is new takes off a count, and mostly there is none.
+            let has_row = self.pattern(at, template.key)?.is_some();
+            if !has_row {
+                return Ok(());
+            }
         }
         let row = |key| self.pattern(at, key);
         let Counted { key, counts_all, .. } = Counted::of(template, is_full, row)?;
         self.change_pattern(at, key, |row| {
-            // As long as there is more that is new than what is not, it is no trap.
-            match (counts_all, is_new) {
-                (false, true) => row.pages = row.pages.saturating_sub(1),
-                (true, _) | (false, false) => row.pages += 1,
+            // As long as there is more that is new than what is not, it is no trap. What
+            // cannot be compared, such as a calendar's other formats, says neither.
+            match (is_new, print) {
+                _ if counts_all => row.pages += 1,
+                (true, Some(_)) => row.pages = row.pages.saturating_sub(1),
+                (true, None) => {}
+                (false, _) => row.pages += 1,
             }
-            // Pages of no kind have nothing in common that could be endless in a row.
+            // Plain pages have nothing in common that could be endless in a row.
             match (is_new, print) {
                 _ if key == Template::PLAIN => {}
-                (true, _) => row.alike = 0,
-                (false, Some(trap::THIN) | None) => {}
+                (true, Some(_)) => row.alike = 0,
+                (_, Some(trap::THIN) | None) => {}
                 (false, Some(_)) => row.alike = row.alike.saturating_add(1),
             }
         })
@@ -481,10 +485,6 @@ impl<S: Store> Frontier<S> {
             let what = counted.what_counts(&template);
             budgets.push(format!("{spent} of {budget} pages of {what} are fetched"));
         }
-        let caught = match self.caught(at.crawl, url)? {
-            None => counted.over(&template, traps),
-            caught => caught,
-        };
-        Ok((budgets, caught))
+        Ok((budgets, counted.over(&template, traps)))
     }
 }

@@ -258,7 +258,8 @@ impl<S: Store> Repair<S> {
         Ok(true)
     }
 
-    /// Drops what cannot be read of a table whose rows only count: they count anew.
+    /// Drops what cannot be read of a table whose rows only count what is to be fetched less:
+    /// they count anew.
     fn drop_unread(
         &mut self,
         (from, to): (&[u8], &[u8]),

@@ -153,17 +153,23 @@ pub struct HostRow {
     /// Whether it counts among the hosts of its domain.
     #[prost(bool, tag = "6")]
     pub is_counted: bool,
+    /// Whether its first text was compared with those of its domain's other hosts.
+    #[prost(bool, tag = "7")]
+    pub is_compared: bool,
 }
 
 /// The hosts of one registrable domain in a crawl.
 #[derive(Clone, PartialEq, Message)]
 pub struct DomainRow {
-    /// Hosts that URLs were taken in of.
+    /// Hosts that URLs were taken in of, be there such hosts or not.
     #[prost(uint64, tag = "1")]
     pub hosts: u64,
-    /// Hosts whose first page brought nothing new, less those whose did.
+    /// Hosts whose first text brought nothing new, less those whose did.
     #[prost(uint64, tag = "2")]
     pub alike: u64,
+    /// Hosts that a page was fetched of.
+    #[prost(uint64, tag = "3")]
+    pub visited: u64,
 }
 
 /// A host as all crawls share it. Moments are milliseconds of the master's clock.
@@ -428,9 +434,10 @@ pub struct PatternRow {
     /// The last pages, one after the other, that were nearly the same as others.
     #[prost(uint32, tag = "2")]
     pub alike: u32,
-    /// Sets of parameters that were met: one, or of all combinations of a path how many.
-    #[prost(uint32, tag = "3")]
-    pub sets: u32,
+    /// Of a template of all combinations of a path's parameters: the keys of the templates of
+    /// the sets that were met, until they are too many.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub sets: Vec<u64>,
 }
 
 /// A lease: what was lent to whom. Written once when it is granted and removed

@@ -19,17 +19,16 @@ use trawl_shared::url::HostKey;
 /// forgotten, first of all those whose wait is over.
 const HOSTS_MAX: usize = 4_096;
 
-/// When a host may be visited again; held while it is visited.
-pub(super) type FreeAt = OwnedMutexGuard<Option<Instant>>;
+/// A turn at a host, which ends when it is dropped. It holds when the next one may begin.
+pub(super) type Turn = OwnedMutexGuard<Option<Instant>>;
 
 /// The hosts that were visited lately.
 #[derive(Debug, Default)]
 pub(crate) struct Detours(Mutex<HashMap<HostKey, Arc<AsyncMutex<Option<Instant>>>>>);
 
 impl Detours {
-    /// Waits for a turn at a host. It lasts until what is returned is dropped, in which who
-    /// has it writes when the next one may begin.
-    pub(super) async fn turn(&self, host: HostKey) -> FreeAt {
+    /// Waits for a turn at a host. Who has it writes when the next one may begin.
+    pub(super) async fn turn(&self, host: HostKey) -> Turn {
         let free_at = self.of(host).lock_owned().await;
         if let Some(at) = *free_at {
             sleep_until(at).await;
@@ -42,10 +41,10 @@ impl Detours {
         if hosts.len() >= HOSTS_MAX {
             let now = Instant::now();
             // The lock is not free where the host is visited.
-            let rests = |at: &AsyncMutex<Option<Instant>>| {
+            let is_in_use = |at: &AsyncMutex<Option<Instant>>| {
                 at.try_lock().map_or(true, |at| at.is_some_and(|at| now < at))
             };
-            hosts.retain(|_, at| Arc::strong_count(at) > 1 || rests(at));
+            hosts.retain(|_, at| Arc::strong_count(at) > 1 || is_in_use(at));
         }
         if hosts.len() >= HOSTS_MAX {
             hosts.retain(|_, at| Arc::strong_count(at) > 1);

@@ -181,9 +181,9 @@ impl Resolver {
             return Ok(found);
         }
         let host = host.to_owned();
-        match answers.into_iter().next() {
-            Some(Err(cause)) => Err(FetchError::Dns { host: host.into(), cause: cause.into() }),
-            _ => Err(FetchError::NoSuchHost { host: host.into() }),
+        match answers.into_iter().find_map(Result::err) {
+            Some(cause) => Err(FetchError::Dns { host: host.into(), cause: cause.into() }),
+            None => Err(FetchError::NoSuchHost { host: host.into() }),
         }
     }
 

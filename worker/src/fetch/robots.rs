@@ -19,6 +19,9 @@ use trawl_shared::{
 
 use super::{Fetch, FetchError, Page, Timeout, detours::Detours, retry_after};
 
+/// The longest wait before a redirect is followed: a lane and its lease are held meanwhile.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// Redirects that are followed; beyond, there are no rules.
 const REDIRECTS_MAX: usize = 5;
 
@@ -82,11 +85,17 @@ async fn follow<F: Fetch>(
     let mut url = page_url.join("/robots.txt").map_err(|error| unavailable(error.to_string()))?;
     let mut last = Duration::ZERO;
     for hop in 0..=REDIRECTS_MAX {
+        let pause = |took| pause(took).min(WAIT_MAX);
         if hop > 0 {
             sleep(pause(last)).await;
         }
-        let is_elsewhere = url.host_key_str() != page_url.host_key_str();
-        let mut turn = if is_elsewhere { Some(detours.turn(url.host_key()).await) } else { None };
+        let mut turn = None;
+        if url.host_key_str() != page_url.host_key_str() {
+            let free_at = timeout(WAIT_MAX, detours.turn(url.host_key())).await;
+            let free_at = free_at
+                .map_err(|_| unavailable(format!("{url}, where it leads, is visited by others")))?;
+            turn = Some(free_at);
+        }
         if let Some(free_at) = &mut turn {
             // Also if the fetch is given up.
             **free_at = Some(Instant::now() + pause(Duration::ZERO));
@@ -362,6 +371,7 @@ mod tests {
             ("http://a.example/robots.txt", Ok(redirect(other))),
             ("http://b.example/robots.txt", Ok(redirect(other))),
             ("http://c.example/robots.txt", Ok(redirect(other))),
+            ("http://d.example/robots.txt", Ok(redirect(other))),
             (other, Ok(slow(page(200, b"")))),
             (ROBOTS, Ok(redirect(own))),
             (own, Ok(slow(page(200, b"")))),
@@ -369,15 +379,18 @@ mod tests {
         let (detours, began) = (Detours::default(), Instant::now());
         let ended = async |host: &str| {
             let url = CrawlUrl::parse(&format!("http://{host}.example/")).unwrap();
-            let pause = |_| Duration::from_secs(10);
-            fetch_robots_at_pace(&fetcher, &url, pause, Span::secs(5), &detours).await.0.unwrap();
-            began.elapsed().as_secs()
+            let pause = |_| Duration::from_secs(5);
+            let fetched = fetch_robots_at_pace(&fetcher, &url, pause, Span::secs(5), &detours);
+            (fetched.await.0.is_ok(), began.elapsed().as_secs())
         };
-        let (a, b, c, own) = tokio::join!(ended("a"), ended("b"), ended("c"), ended("site"));
-        let mut by_turns = [a, b, c];
-        by_turns.sort_unstable();
-        assert_eq!(by_turns, [10 + 2, 10 + 2 + 10 + 2, 10 + 2 + 10 + 2 + 10 + 2]);
-        assert_eq!(own, 10 + 2, "the host's own redirects wait for nobody");
+        let (a, b, c, d, own) =
+            tokio::join!(ended("a"), ended("b"), ended("c"), ended("d"), ended("site"));
+        let mut by_turns = [a, b, c, d];
+        by_turns.sort_unstable_by_key(|(is_had, ended)| (!is_had, *ended));
+        let turn = |number: u64| (true, 5 + 2 + number * (5 + 2));
+        // The last one would wait longer than a lane may.
+        assert_eq!(by_turns, [turn(0), turn(1), turn(2), (false, 5 + 15)]);
+        assert_eq!(own, (true, 5 + 2), "the host's own redirects wait for nobody");
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ impl Uplink {
         let mut known = self.lock();
         let now = Instant::now();
         known.heard_at = Some(now);
-        known.is_up(now);
+        known.note_up(now);
         let Some(address) = address else { return };
         let domain = url.domain();
         let is_same = |peer: &Peer| peer.domain == domain && peer.address == address;
@@ -114,25 +114,29 @@ impl Uplink {
             let knows_no_way = !known.peers.is_empty() && known.peers.iter().all(is_cut_off);
             (knows_no_way, known.witnesses(url, now))
         };
+        if !knows_no_way && witnesses.is_empty() {
+            // That says nothing, neither of the network.
+            return false;
+        }
         let is_down = knows_no_way || self.are_out_of_reach(&witnesses, reaches).await;
         self.lock().note(is_down, Instant::now());
         is_down
     }
 
-    /// Whether there are witnesses, and none can be reached.
+    /// Whether none of them can be reached.
     async fn are_out_of_reach<R: Future<Output = bool>>(
         &self,
         witnesses: &[SocketAddr],
         reaches: impl Fn(SocketAddr) -> R,
     ) -> bool {
         for address in witnesses {
-            self.lock().is_tried(*address, Instant::now());
+            self.lock().note_tried(*address, Instant::now());
             if reaches(*address).await {
                 self.lock().reached_at = Some(Instant::now());
                 return false;
             }
         }
-        !witnesses.is_empty()
+        true
     }
 
     /// What is behind the lock is never left half changed.
@@ -186,7 +190,7 @@ impl Known {
         witnesses.into_iter().map(|peer| peer.address).collect()
     }
 
-    fn is_tried(&mut self, address: SocketAddr, now: Instant) {
+    fn note_tried(&mut self, address: SocketAddr, now: Instant) {
         for peer in self.peers.iter_mut().filter(|peer| peer.address == address) {
             peer.tried_at = Some(now);
         }
@@ -194,7 +198,7 @@ impl Known {
 
     fn note(&mut self, is_down: bool, now: Instant) {
         if !is_down {
-            return self.is_up(now);
+            return self.note_up(now);
         }
         if self.down.is_none() {
             tracing::warn!(
@@ -204,7 +208,7 @@ impl Known {
         self.down = Some((self.down.map_or(now, |(since, _)| since), now));
     }
 
-    fn is_up(&mut self, now: Instant) {
+    fn note_up(&mut self, now: Instant) {
         if let Some((since, _)) = self.down.take() {
             let secs = now.saturating_duration_since(since).as_secs();
             tracing::warn!(secs, "the network is back");
@@ -329,6 +333,16 @@ mod tests {
         let nobody = Net::with_peers(0);
         nobody.routes_end.store(0, Ordering::Relaxed);
         assert!(!nobody.is_down(1, SECOND).await, "there may never have been a network");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_few_witnesses_do_not_end_an_outage_that_is_known() {
+        let net = Net::with_peers(3);
+        tokio::time::advance(SECOND).await;
+        assert!(net.is_down(9, SECOND).await);
+        tokio::time::advance(DOWN).await;
+        assert!(!net.is_down(1, SECOND).await, "two others are too few to tell");
+        assert!(net.uplink.lock().down.is_some(), "but what is known stays known");
     }
 
     #[test]

@@ -29,7 +29,7 @@ const RULES_PER_LOOK: usize = 16;
 
 /// Characters and nodes that are looked at for the text of one element.
 const TEXT_CHARS_MAX: usize = 256 * 1024;
-const TEXT_NODES_MAX: usize = 10_000;
+const TEXT_NODES_MAX: usize = 50_000;
 
 /// Bytes of one value that are kept.
 const VALUE_BYTES_MAX: usize = 64 * 1024;

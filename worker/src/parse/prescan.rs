@@ -4,7 +4,7 @@
 //! encoding", step by step, on the first 1,024 bytes: `<meta charset>`,
 //! `<meta http-equiv=content-type>`, then the XML declaration. Where they declare
 //! nothing, `<meta>` elements count that come a little later, for which a browser
-//! would start over.
+//! would start over; but none that a script writes.
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252, X_USER_DEFINED};
 
@@ -25,15 +25,23 @@ pub(super) fn prescan(body: &[u8]) -> Option<&'static Encoding> {
         [0, b'<', 0, b'?', 0, b'x', ..] => return Some(UTF_16BE),
         _ => {}
     }
-    let metas = |bytes| Cursor { bytes, at: 0 }.prescan();
-    metas(head).or_else(|| xml_encoding(head)).or_else(|| metas(first(LATE_BYTES)))
+    let metas = |bytes, knows_text| Cursor { bytes, at: 0, knows_text }.prescan();
+    let early = metas(head, false).or_else(|| xml_encoding(head));
+    early.or_else(|| metas(first(LATE_BYTES), true))
 }
+
+/// Elements in which there is nothing but text.
+const TEXT_ELEMENTS: [&[u8]; 8] =
+    [b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"noembed", b"noframes"];
 
 /// A place in the bytes. Functions that need more bytes than there are return
 /// none, which ends the prescan.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Whether what stands in [`TEXT_ELEMENTS`] is passed over, which the standard's steps
+    /// do not.
+    knows_text: bool,
 }
 
 impl Cursor<'_> {
@@ -51,15 +59,33 @@ impl Cursor<'_> {
                 }
                 self.at += 1;
             } else if is_tag(rest) {
+                let from = self.at + 1;
                 self.skip_while(|byte| !is_space(byte) && byte != b'>')?;
+                let name = self.bytes.get(from..self.at)?;
                 while self.attribute()?.is_some() {}
                 self.at += 1;
+                let is_text = |text: &&[u8]| name.eq_ignore_ascii_case(text);
+                if self.knows_text && TEXT_ELEMENTS.iter().any(is_text) {
+                    self.skip_to_end_of(name)?;
+                }
             } else if matches!(rest, [b'<', b'!' | b'/' | b'?', ..]) {
                 self.skip_past(b">")?;
             } else {
                 self.at += 1;
             }
         }
+    }
+
+    /// Goes to the end tag of an element.
+    fn skip_to_end_of(&mut self, name: &[u8]) -> Option<()> {
+        let rest = self.bytes.get(self.at..)?;
+        let ends = |at: &usize| {
+            let tag = &rest[*at..];
+            tag.starts_with(b"</")
+                && tag.get(2..2 + name.len()).is_some_and(|end| end.eq_ignore_ascii_case(name))
+        };
+        self.at += (0..rest.len()).find(ends)?;
+        Some(())
     }
 
     /// What a `<meta>` declares; the inner none if nothing.
@@ -224,6 +250,20 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::parse::clock::cpu_time;
+
+    #[test]
+    fn a_declaration_that_comes_late_is_none_of_a_scripts() {
+        let found = |page: String| prescan(page.as_bytes()).map(|it| it.name()).unwrap_or("");
+        let far = " ".repeat(PRESCAN_BYTES);
+        for text in ["script", "STYLE", "textarea", "title", "iframe"] {
+            let script = format!("<{text} a='>'>w('<meta charset=utf-8></x>')</{text}>");
+            assert_eq!(found(format!("{far}{script}")), "", "{text}");
+            assert_eq!(found(format!("{far}{script}<meta charset=gbk>")), "GBK", "{text}");
+            assert_eq!(found(format!("{script}{far}<meta charset=gbk>")), "UTF-8", "as standard");
+        }
+        assert_eq!(found(format!("{far}<script><meta charset=gbk>")), "");
+        assert_eq!(found(format!("{far}<scripted><meta charset=gbk>")), "GBK");
+    }
 
     #[test]
     fn declarations_of_the_first_bytes() {

@@ -16,12 +16,12 @@ use crate::store::memory::MemoryStore;
 /// A fake site's answer: its links, and the fingerprint of its text.
 pub(in crate::frontier) type Answer = (Vec<String>, Option<u64>);
 
-fn lend(frontier: &mut Frontier<MemoryStore>, now: Moment) -> Vec<Batch> {
+pub(in crate::frontier) fn lend(frontier: &mut Frontier<MemoryStore>, now: Moment) -> Vec<Batch> {
     let request = LeaseRequest { worker: "w".into(), hosts: 10, extend: Vec::new(), crawl: None };
     frontier.lease(&request, now).unwrap()
 }
 
-fn answer(
+pub(in crate::frontier) fn answer(
     frontier: &mut Frontier<MemoryStore>,
     batches: &[Batch],
     site: &dyn Fn(&str) -> Answer,
@@ -161,7 +161,7 @@ fn combinations_of_filters_have_no_end_at_any_content_either() {
     let fetched = crawl(&mut frontier, &site);
     // One and two filters are no combinations; of three there are sets until they are many.
     let few = 1 + 8 + 8 * 7;
-    let most = few + 6 * (Template::SETS_MAX as usize + 1) + 10;
+    let most = few + 6 * (Template::SETS_MAX + 1) + 10;
     assert!((few..=most).contains(&fetched.len()), "{}", fetched.len());
     assert!(inmates(&frontier).iter().all(|it| it.detail.contains("of the kind /shop?**")));
 }
@@ -177,6 +177,23 @@ fn a_program_that_needs_three_parameters_is_fetched_whole() {
     };
     assert_eq!(crawl(&mut frontier, &site).len(), 201);
     assert!(inmates(&frontier).is_empty());
+}
+
+#[test]
+fn what_cannot_be_compared_makes_up_for_nothing() {
+    let traps = TrapSpec { template_pages: 10, ..TrapSpec::default() };
+    let mut frontier = frontier(spec_of(traps), &["http://a.example/"]);
+    // Each day's page is empty, and leads to itself as a file for calendars.
+    let site = |url: &str| -> Answer {
+        if url.ends_with("ical") {
+            return (Vec::new(), None);
+        }
+        let day = url.rsplit('=').next().and_then(|it| it.parse().ok()).unwrap_or(0u64);
+        let next = format!("http://a.example/cal?day={}", day + 1);
+        (vec![format!("{next}&as=ical"), next], Some(7))
+    };
+    let days = crawl(&mut frontier, &site).iter().filter(|url| !url.ends_with("ical")).count();
+    assert_eq!(days, 1 + 10);
 }
 
 #[test]
@@ -234,6 +251,24 @@ fn a_url_that_somebody_names_is_no_trap_any_more() {
     let seeds = [caught.parse().unwrap()];
     assert_eq!(frontier.submit("c", spec(), &seeds, now).unwrap().new_seeds, 0);
     assert_eq!(urls(&lend(&mut frontier, now)), [caught]);
+}
+
+#[test]
+fn a_url_that_was_given_up_as_a_trap_is_fetched_if_somebody_names_it() {
+    let caught = "http://a.example/a/b/a/b/a/b/";
+    let mut frontier = frontier(spec(), &["http://a.example/"]);
+    crawl(&mut frontier, &|_| (vec![caught.to_owned()], new_text(1)));
+    let inmate = inmates(&frontier).remove(0);
+    let now = Moment(100_000_000);
+    assert!(frontier.release(inmate.at, &inmate.id, Release::Drop, now).unwrap());
+    frontier.commit(now).unwrap();
+    frontier.submit("c", spec(), &[caught.parse().unwrap()], now).unwrap();
+    let lent = lend(&mut frontier, now);
+    assert_eq!(urls(&lent), [caught]);
+    answer(&mut frontier, &lent, &|_| (Vec::new(), new_text(2)), now);
+    let status = &frontier.status(None)[0];
+    assert_eq!((status.discovered, status.queued, status.leased), (2, 0, 0));
+    assert_eq!(status.outcomes, [(Class::Ok, 2)]);
 }
 
 #[test]
