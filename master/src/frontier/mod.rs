@@ -5,11 +5,12 @@
 //! changes; [`Frontier::commit`] writes all of them as one batch, together with
 //! the counts that they change, so that the counts are exact at any crash.
 //!
-//! In reading order: `admit` takes URLs in, `traps` says which are not worth it, `domains`
-//! which hosts are not, `gate` when a host may be visited, `group` how many hosts of one address, `robots` keeps what
-//! hosts allow, `schedule` lends due hosts' URLs to workers, `lease` takes them back,
-//! `report` ends them; `steer`, `hosts` and `quarantine` are for people to step in, `status` and
-//! `why` tell them how things stand, `walk` hands out all of it.
+//! In reading order: `admit` takes URLs in, `traps` says which URLs are not worth fetching,
+//! `domains` of which hosts none are, `gate` when a host may be visited, `group` how many
+//! hosts of one address, `robots` keeps what hosts allow, `schedule` lends due hosts' URLs to
+//! workers, `lease` takes them back, `report` ends them; `steer`, `hosts` and `quarantine` are
+//! for people to step in, `status` and `why` tell them how things stand, `walk` hands out all
+//! of it.
 //!
 //! In memory are only hosts that have something queued or lent, and leases; both
 //! are rebuilt from the store by [`Frontier::open`]. `patterns` remembers of other hosts,
