@@ -490,9 +490,11 @@ fn robots_state(row: &RobotsRow, now: u64) -> Option<v1::RobotsState> {
     // older than any, and what could not be had then says nothing.
     let since = |then: u64| now.checked_sub(then);
     let age_ms = (row.fetched_at > 0).then(|| since(row.fetched_at).unwrap_or(u64::MAX));
-    let failed_ms = since(row.unavailable_at).filter(|_| row.unavailable_at > 0);
+    let failed_at = since(row.unavailable_at).filter(|_| row.unavailable_at > 0);
+    // While it rested it could not be asked: the wait until it is asked again comes after.
+    let failed_ms = failed_at.map(|ago| ago.saturating_sub(row.rest_ms));
     // It was not without one all the time, as far as is known.
-    let is_known_to_last = failed_ms.is_some_and(|ago| ago <= SILENCE_MAX_MS);
+    let is_known_to_last = failed_at.is_some_and(|ago| ago <= SILENCE_MAX_MS);
     let unavailable_ms =
         since(row.unavailable_since).filter(|_| row.unavailable_since > 0 && is_known_to_last);
     (age_ms.is_some() || failed_ms.is_some()).then_some(v1::RobotsState {
@@ -663,6 +665,14 @@ mod tests {
         let once = told(failed(now - 40 * DAY, now - 40 * DAY));
         assert_eq!((once.unavailable_ms, once.failed_ms), (None, Some(40 * DAY)));
         assert_eq!(robots_state(&RobotsRow::default(), now), None);
+    }
+
+    #[test]
+    fn a_host_that_rested_after_its_failure_is_not_asked_anew_at_once() {
+        let row = RobotsRow { fetched_at: DAY, rest_ms: 3_600_000, ..failed(5 * DAY, 5 * DAY) };
+        let failed_ms = |now| robots_state(&row, now).unwrap().failed_ms;
+        assert_eq!(failed_ms(5 * DAY + 3_600_000), Some(0));
+        assert_eq!(failed_ms(5 * DAY + 3_600_000 + 7), Some(7));
     }
 
     #[test]

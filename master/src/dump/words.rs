@@ -71,6 +71,8 @@ pub(super) enum Words {
         unavailable: String,
         #[serde(default)]
         unavailable_at_ms: u64,
+        #[serde(default)]
+        rest_ms: u64,
     },
     RobotsPart {
         host: u32,
@@ -341,6 +343,7 @@ impl Words {
                 unavailable_since_ms,
                 unavailable,
                 unavailable_at_ms,
+                rest_ms,
             } => row(
                 keys::robots(*host),
                 &RobotsRow {
@@ -349,6 +352,7 @@ impl Words {
                     unavailable_since: *unavailable_since_ms,
                     unavailable: unavailable.clone(),
                     unavailable_at: *unavailable_at_ms,
+                    rest_ms: *rest_ms,
                 },
             ),
             Self::RobotsPart { host, part, zlib } => {
@@ -501,8 +505,14 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
         },
         b'G' => Words::Gate(GateWords::of(number(1)?, GateRow::decode(value).ok()?)),
         b'R' if key.len() == keys::robots(0).len() => {
-            let RobotsRow { fetched_at, parts, unavailable_since, unavailable, unavailable_at } =
-                RobotsRow::decode(value).ok()?;
+            let RobotsRow {
+                fetched_at,
+                parts,
+                unavailable_since,
+                unavailable,
+                unavailable_at,
+                rest_ms,
+            } = RobotsRow::decode(value).ok()?;
             Words::Robots {
                 host: number(1)?,
                 fetched_at_ms: fetched_at,
@@ -510,6 +520,7 @@ fn say(key: &[u8], value: &[u8]) -> Option<Words> {
                 unavailable_since_ms: unavailable_since,
                 unavailable,
                 unavailable_at_ms: unavailable_at,
+                rest_ms,
             }
         }
         b'R' => Words::RobotsPart {

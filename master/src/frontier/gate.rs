@@ -281,7 +281,7 @@ impl<S: Store> Frontier<S> {
             }
             self.note_news(*at, news, trouble, now);
             if let Some(robots) = &news.robots {
-                self.note_robots(at.host, robots, *told_at)?;
+                self.note_robots(at.host, robots, *told_at, now)?;
             }
         }
         Ok(())

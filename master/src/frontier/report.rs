@@ -189,7 +189,7 @@ impl<S: Store> Frontier<S> {
         if let Some(news) = &report.news {
             self.note_news(report.at, news, report.trouble(), now);
             if let Some(robots) = &news.robots {
-                self.note_robots(report.at.host, robots, report.reported_at)?;
+                self.note_robots(report.at.host, robots, report.reported_at, now)?;
             }
         }
         // A lent URL leaves its lease below; one that was taken back, the queue.

@@ -1,7 +1,7 @@
 //! Hosts' robots.txt, as workers fetched them: kept once for all workers and crawls, with
 //! their age, through restarts. The frontier does not read them; who fetches does.
 
-use super::{Frontier, FrontierError};
+use super::{Frontier, FrontierError, Moment};
 use crate::store::{Store, StoreError, keys, rows::RobotsRow};
 
 /// Bytes of a text that are stored in one row; far below what sled would put into a
@@ -29,13 +29,14 @@ pub enum RobotsNews {
 }
 
 impl<S: Store> Frontier<S> {
-    /// Takes note of a host's robots.txt. `wall` is the time in Unix milliseconds. What
-    /// was fetched before stays if it cannot be had now.
+    /// Takes note of a host's robots.txt, after what it says of its host's rest. `wall` is
+    /// the time in Unix milliseconds. What was fetched before stays if it cannot be had now.
     pub(super) fn note_robots(
         &mut self,
         host: u32,
         news: &RobotsNews,
         wall: u64,
+        now: Moment,
     ) -> Result<(), StoreError> {
         let mut row = self.robots_row(host)?.unwrap_or_default();
         match news {
@@ -57,6 +58,8 @@ impl<S: Store> Frontier<S> {
                     row.unavailable_since = wall;
                 }
                 row.unavailable_at = wall;
+                let rests_until = self.known(host).map_or(0, |gate| gate.rests_until);
+                row.rest_ms = rests_until.saturating_sub(now.0);
                 row.unavailable.clone_from(reason);
             }
         }

@@ -248,6 +248,9 @@ pub struct RobotsRow {
     /// When it was last found that it could not be had.
     #[prost(uint64, tag = "5")]
     pub unavailable_at: u64,
+    /// How long its host was left alone after that, in milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub rest_ms: u64,
 }
 
 /// A try that brought no final answer.
