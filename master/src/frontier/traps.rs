@@ -254,7 +254,7 @@ impl<S: Store> Frontier<S> {
     }
 
     /// Counts a page that was fetched of a host. `print` is its text's fingerprint; none
-    /// for what is not HTML, which is taken for something new.
+    /// for what cannot be compared, such as what is not HTML.
     pub(super) fn count_page(
         &mut self,
         at: HostRef,
